@@ -1,0 +1,155 @@
+"""Rebuild a Functional or Sequential model with other layers in place of some of its own.
+
+`keras.models.clone_model` loses optional and sparse inputs, `trainable` flags and layer state, and
+carries the compile state over. Here the graph is walked call by call, so shared layers stay shared,
+inline operations keep their arguments, and nested models are rebuilt in place.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable
+from typing import Any
+
+import keras
+from keras.src.models.functional import Functional
+
+from tfprune.errors import UnsupportedModelError
+
+Replace = Callable[[keras.layers.Layer, "LayerCopier"], keras.layers.Layer]
+
+
+def is_rebuildable(layer: Any) -> bool:
+    """Whether the object is a plain Functional or Sequential model, not a class of the user's."""
+    return type(layer) in (Functional, keras.Sequential)
+
+
+class LayerCopier:
+    """Copies layers now, and their state once the copies are built.
+
+    Args:
+        copy: whether to copy; otherwise the given layers are used as they are.
+    """
+
+    def __init__(self, copy: bool = True) -> None:
+        self._copy = copy
+        self._pairs: list[tuple[keras.layers.Layer, keras.layers.Layer]] = []
+
+    def copy(self, layer: keras.layers.Layer) -> keras.layers.Layer:
+        """Return an unbuilt copy of a layer, whose state follows in `transfer_state`.
+
+        Raises:
+            UnsupportedModelError: if the layer has weights and cannot be made from its config.
+        """
+        # A Python lambda is not deserialized, for safety; the layer has no state anyway.
+        if not self._copy or isinstance(layer, keras.layers.Lambda):
+            return layer
+        try:
+            new = type(layer).from_config(layer.get_config())
+        except Exception as error:
+            if not layer.variables:
+                return layer
+            raise UnsupportedModelError(
+                f"The layer {layer.name!r} ({type(layer).__name__}) cannot be copied from its "
+                f"config: {error} Define `get_config()` on it, or pass `copy=False` to use the "
+                "given layers themselves, or prune the model in place with "
+                "`tfprune.Pruner(model, schedule=...)`."
+            ) from error
+        self._pairs.append((layer, new))
+        return new
+
+    def pair(self, old: keras.layers.Layer, new: keras.layers.Layer) -> None:
+        """Note that `new` is a rebuilt model, whose own flags follow in `transfer_state`."""
+        self._pairs.append((old, new))
+
+    def transfer_state(self) -> None:
+        """Copy weights, random seeds, `trainable` flags and vocabularies to the built copies.
+
+        Raises:
+            UnsupportedModelError: if a copy does not have the variables of its original.
+        """
+        for old, new in self._pairs:
+            new._trainable = old._trainable
+            if is_rebuildable(old):
+                continue
+            shapes = [[tuple(v.shape) for v in layer.variables] for layer in (old, new)]
+            if shapes[0] != shapes[1]:
+                raise UnsupportedModelError(
+                    f"The copy of layer {old.name!r} ({type(old).__name__}) has variables of "
+                    f"shapes {shapes[1]}, the original {shapes[0]}: its `get_config()` does not "
+                    "describe it fully. Mend it, or pass `copy=False`."
+                )
+            for old_variable, new_variable in zip(old.variables, new.variables, strict=True):
+                new_variable.assign(old_variable)
+                new_variable.trainable = old_variable.trainable
+            for old_part, new_part in zip(
+                old._flatten_layers(), new._flatten_layers(), strict=True
+            ):
+                new_part._trainable = old_part._trainable
+                _transfer_assets(old_part, new_part)
+
+
+def rebuild(
+    model: keras.Model, replace: Replace, copier: LayerCopier
+) -> tuple[keras.Model, dict[int, keras.layers.Layer]]:
+    """Build the same model from the layers that `replace` returns.
+
+    Args:
+        model: a built model for which `is_rebuildable` holds.
+        replace: function of `(layer, copier)` that returns the layer to call instead.
+        copier: copies layers for `replace`; its `transfer_state` is called at the end.
+
+    Returns:
+        The new, uncompiled model, and the new layers by the `id` of the old ones.
+    """
+    new_layers: dict[int, keras.layers.Layer] = {}
+
+    def new_operation(operation: Any) -> Any:
+        if id(operation) not in new_layers:
+            new_layers[id(operation)] = _new_operation(operation)
+        return new_layers[id(operation)]
+
+    def _new_operation(operation: Any) -> Any:
+        if is_rebuildable(operation):
+            return new_model(operation)
+        if isinstance(operation, keras.layers.Layer):
+            return replace(operation, copier)
+        return _copy_operation(operation)
+
+    def new_model(old: keras.Model) -> keras.Model:
+        if isinstance(old, keras.Sequential):
+            layers = [_copy_input(old.inputs[0]), *map(new_operation, old.layers)]
+            new = keras.Sequential(layers, name=old.name)
+        else:
+            inputs = keras.tree.map_structure(lambda x: _copy_input(x).output, old.input)
+            outputs = old._run_through_graph(inputs, operation_fn=new_operation)
+            new = Functional(inputs, outputs, name=old.name)
+        copier.pair(old, new)
+        return new
+
+    rebuilt = new_operation(model)
+    copier.transfer_state()
+    return rebuilt, new_layers
+
+
+def _copy_input(tensor: keras.KerasTensor) -> keras.layers.InputLayer:
+    old = tensor._keras_history.operation
+    return type(old).from_config(old.get_config())
+
+
+def _copy_operation(operation: Any) -> Any:
+    try:
+        return type(operation).from_config(operation.get_config())
+    except Exception:
+        # Inline operations have no state, so one that has no config can serve both models.
+        return operation
+
+
+def _transfer_assets(old: keras.layers.Layer, new: keras.layers.Layer) -> None:
+    """Copy what is not a variable: vocabularies, and what Normalization derives from its own."""
+    if hasattr(old, "save_assets") and hasattr(old, "load_assets"):
+        with tempfile.TemporaryDirectory() as folder:
+            old.save_assets(folder)
+            new.load_assets(folder)
+    if callable(getattr(new, "finalize_state", None)):
+        new.finalize_state()

@@ -1,0 +1,72 @@
+"""Optimizer state of pruned weights: momenta start afresh, averages hold the zeros.
+
+A weight that is pruned and later grows back must not jump by a stale momentum, so the slots of
+pruned weights go back to their initial value at every mask update. Slots that are not of the
+weight's shape (Adafactor's factored moments) are left as they are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import keras
+import numpy as np
+
+# Attribute lists of an optimizer that follow its variables but are not moments of them.
+_NOT_SLOTS = ("_trainable_variables", "_model_variables_moving_average")
+
+
+def reset_pruned_slots(optimizer: Any, variable: keras.Variable, kept: np.ndarray) -> None:
+    """Set the optimizer's slots of pruned weights to their initial value.
+
+    Args:
+        optimizer: a Keras optimizer, built or not, or `None`.
+        variable: the pruned weight.
+        kept: boolean array of its shape, false where the slots are reset.
+    """
+    for slot, initial in _slots(optimizer, variable):
+        slot.assign(keras.ops.where(kept, slot, keras.ops.cast(initial, slot.dtype)))
+
+
+def mask_average(optimizer: Any, variable: keras.Variable, mask: Any) -> None:
+    """Set the optimizer's moving average (`use_ema=True`) of pruned weights to zero.
+
+    Args:
+        optimizer: a Keras optimizer, built or not, or `None`.
+        variable: the pruned weight.
+        mask: its boolean mask.
+    """
+    for inner in _chain(optimizer):
+        averages = getattr(inner, "_model_variables_moving_average", None) or ()
+        for average, of in zip(averages, getattr(inner, "_trainable_variables", ()), strict=False):
+            if of is variable and average is not None:
+                average.assign(keras.ops.where(mask, average, keras.ops.zeros((), average.dtype)))
+
+
+def _slots(optimizer: Any, variable: keras.Variable) -> Iterator[tuple[keras.Variable, float]]:
+    for inner in _chain(optimizer):
+        known = getattr(inner, "_trainable_variables", None) or []
+        index = next((i for i, v in enumerate(known) if v is variable), None)
+        if index is None:
+            continue
+        for name, slots in vars(inner).items():
+            if name in _NOT_SLOTS or not isinstance(slots, list) or len(slots) != len(known):
+                continue
+            slot = slots[index]
+            if isinstance(slot, keras.Variable) and slot.shape == variable.shape:
+                yield slot, _initial_value(inner, name)
+
+
+def _initial_value(optimizer: Any, slot_name: str) -> float:
+    """Adagrad and Ftrl start their accumulators above zero, and divide by them."""
+    if slot_name == "_accumulators":
+        return getattr(optimizer, "initial_accumulator_value", 0.0)
+    return 0.0
+
+
+def _chain(optimizer: Any) -> Iterator[Any]:
+    """Yield the optimizer and those that it wraps (LossScaleOptimizer)."""
+    while optimizer is not None:
+        yield optimizer
+        optimizer = getattr(optimizer, "inner_optimizer", None)

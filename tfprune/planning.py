@@ -1,0 +1,197 @@
+"""The dry run: what `prune` would take, how much of it, and what it would leave and why."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import keras
+import numpy as np
+
+from tfprune.masks import kept_weights
+from tfprune.model_checks import check_built, check_layer
+from tfprune.prunable import Candidate, SkipReason
+from tfprune.pruning_plan import PruningPlan
+from tfprune.schedules import Keep
+from tfprune.selection import Selector, select_weights
+
+
+@dataclass(frozen=True)
+class PlanRow:
+    """One weight of the dry run.
+
+    Args:
+        path: the weight's path.
+        layer: class of the layer that made it.
+        shape: the weight's shape.
+        parameters: its size.
+        sparsity: final sparsity in [0, 1); `None` where a threshold over all layers decides, or
+            where the weight is not pruned.
+        reason: why the weight is not pruned; empty if it is.
+    """
+
+    path: str
+    layer: str
+    shape: tuple[int, ...]
+    parameters: int
+    sparsity: float | None
+    reason: str
+
+    @property
+    def is_pruned(self) -> bool:
+        """Whether the weight is pruned."""
+        return not self.reason
+
+
+@dataclass(frozen=True)
+class PlanReport:
+    """What a pruning run would do; `str()` is a table.
+
+    Args:
+        rows: one row per weight, in model order.
+        sparsity: final sparsity of all pruned weights together.
+        total_parameters: parameters of the model, masks not counted.
+    """
+
+    rows: tuple[PlanRow, ...]
+    sparsity: float
+    total_parameters: int
+
+    @property
+    def prunable_parameters(self) -> int:
+        """Parameters that the plan rules."""
+        return sum(row.parameters for row in self.rows if row.is_pruned)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the report as plain values, for JSON."""
+        return {
+            "sparsity": self.sparsity,
+            "prunable_parameters": self.prunable_parameters,
+            "total_parameters": self.total_parameters,
+            "rows": [asdict(row) for row in self.rows],
+        }
+
+    def __str__(self) -> str:
+        minor = [row for row in self.rows if row.reason == SkipReason.NOT_A_KERNEL.value]
+        lines = [("weight", "layer", "shape", "parameters", "sparsity")]
+        lines += [_cells(row) for row in self.rows if row not in minor]
+        widths = [max(len(line[column]) for line in lines) for column in range(4)]
+        table = [
+            "  ".join(
+                cell.rjust(width) if column == 3 else cell.ljust(width)
+                for column, (cell, width) in enumerate(zip(line, widths, strict=False))
+            )
+            + f"  {line[4]}"
+            for line in lines
+        ]
+        if minor:
+            size = sum(row.parameters for row in minor)
+            table.append(f"{len(minor)} biases and other vectors with {size:,} parameters: dense")
+        share = self.prunable_parameters / self.total_parameters
+        table.append(
+            f"{self.prunable_parameters:,} of {self.total_parameters:,} parameters ({share:.1%}) "
+            f"are pruned, to a sparsity of {self.sparsity:.2%}"
+        )
+        return "\n".join(table)
+
+
+def plan(
+    model: keras.layers.Layer,
+    schedule: Any = "keep",
+    criterion: Any = "magnitude",
+    pattern: Any = "unstructured",
+    allocation: Any = "uniform",
+    *,
+    include: Selector | Iterable[Selector] | None = None,
+    exclude: Selector | Iterable[Selector] | None = None,
+) -> PlanReport:
+    """Tell what `prune` with the same arguments would do, without doing it.
+
+    Args:
+        model: a built model or layer, of any kind.
+        schedule: as in `prune`; `"keep"` (default) shows the zeros that are there now.
+        criterion: as in `prune`.
+        pattern: as in `prune`.
+        allocation: as in `prune`.
+        include: as in `prune`.
+        exclude: as in `prune`.
+
+    Returns:
+        The report; print it.
+
+    Raises:
+        InvalidArgumentError: for a bad value, or selectors that match nothing.
+        UnsupportedModelError: for a tf_keras or unbuilt model.
+
+    Example:
+        >>> layers = [keras.Input((8,)), keras.layers.Dense(4, name="head")]
+        >>> print(plan(keras.Sequential(layers, name="net"), 0.75))
+        weight           layer  shape  parameters  sparsity
+        net/head/kernel  Dense  8x4            32  75.00%
+        1 biases and other vectors with 4 parameters: dense
+        32 of 36 parameters (88.9%) are pruned, to a sparsity of 75.00%
+    """
+    pruning_plan = PruningPlan.create(schedule, criterion, pattern, allocation)
+    check_layer(model)
+    check_built(model)
+    decided = select_weights(model, include, exclude, pruning_plan.pattern)
+    chosen = [c for c in decided if c.reason is None]
+    zeros = _final_zeros(chosen, pruning_plan)
+    shares: dict[int, float | None] = {}
+    for candidate, count in zip(chosen, zeros, strict=True):
+        decides_later = pruning_plan.allocation.one_threshold and not isinstance(
+            pruning_plan.schedule, Keep
+        )
+        shares[id(candidate)] = None if decides_later else count / candidate.layout.size
+    rows = tuple(
+        PlanRow(
+            c.path,
+            type(c.layer).__name__,
+            c.layout.shape,
+            c.layout.size,
+            shares.get(id(c)),
+            c.reason.value if c.reason else "",
+        )
+        for c in decided
+    )
+    total = sum(int(np.prod(v.shape)) for v in _parameters(model))
+    return PlanReport(rows, sum(zeros) / sum(c.layout.size for c in chosen), total)
+
+
+def _final_zeros(chosen: list[Candidate], pruning_plan: PruningPlan) -> list[int]:
+    """Return how many zeros each weight ends with, on average for one threshold over all."""
+    if isinstance(pruning_plan.schedule, Keep):
+        values = (keras.ops.convert_to_numpy(c.variable) for c in chosen)
+        return [v.size - int(np.count_nonzero(v)) for v in values]
+    layouts = [c.layout for c in chosen]
+    target = pruning_plan.schedule.target_sparsity
+    return [
+        layout.size - kept_weights(layout, sparsity, pruning_plan.pattern)
+        for layout, sparsity in zip(
+            layouts, pruning_plan.allocation.sparsities(target, layouts), strict=True
+        )
+    ]
+
+
+def _parameters(model: keras.layers.Layer) -> list[keras.Variable]:
+    """Return the model's variables without masks and counters."""
+    from tfprune.pruner import find_holders
+
+    own = {
+        id(variable)
+        for holder in find_holders(model)
+        for variable in holder._non_trainable_variables
+    }
+    return [variable for variable in model.weights if id(variable) not in own]
+
+
+def _cells(row: PlanRow) -> tuple[str, ...]:
+    if row.reason:
+        outcome = f"-  ({row.reason})"
+    elif row.sparsity is None:
+        outcome = "by one threshold over all"
+    else:
+        outcome = f"{row.sparsity:.2%}"
+    shape = "x".join(map(str, row.shape))
+    return row.path, row.layer, shape, f"{row.parameters:,}", outcome

@@ -1,0 +1,380 @@
+"""The engine: `Pruner` updates the masks of a model when its schedule says so.
+
+`fit` drives it through `tfprune.callbacks.UpdateMasks`, a loop of your own calls `step()` before
+each training step. All state - masks, step counter, hold flag - lives in the model's variables and
+is read from there at each step, so it does not matter in which order anything restores it.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import keras
+import numpy as np
+
+from tfprune.criteria import WeightView
+from tfprune.errors import InvalidArgumentError, NotPrunedError
+from tfprune.kernel_layout import KernelLayout
+from tfprune.masks import ScoredWeight, global_masks, local_mask
+from tfprune.model_checks import check_built, check_layer
+from tfprune.optimizer_state import mask_average, reset_pruned_slots
+from tfprune.prunable import find_candidates
+from tfprune.pruning_plan import PruningPlan
+from tfprune.schedules import Keep, Schedule
+from tfprune.selection import Selector, select_weights
+from tfprune.wrappers import MaskHolder, MaskStore
+
+
+@dataclass(frozen=True, eq=False)
+class PrunedWeight:
+    """A weight, its layout and its mask (`None`: no weight is pruned yet)."""
+
+    variable: keras.Variable
+    layout: KernelLayout
+    mask: keras.Variable | None = None
+
+    @property
+    def path(self) -> str:
+        """The weight's path, such as `"conv1/kernel"`."""
+        return self.variable.path
+
+    @property
+    def size(self) -> int:
+        """Number of weights."""
+        return self.layout.size
+
+    def values(self) -> np.ndarray:
+        """Return the weight as a float array."""
+        values = keras.ops.convert_to_numpy(self.variable)
+        # 16-bit floats are slow to sort, and bfloat16 is not numpy's own.
+        return values if values.dtype in (np.float32, np.float64) else values.astype(np.float32)
+
+    def alive(self) -> np.ndarray | None:
+        """Return the mask as a boolean array."""
+        return None if self.mask is None else keras.ops.convert_to_numpy(self.mask)
+
+    def apply_mask(self) -> None:
+        """Set the pruned weights to zero."""
+        zero = keras.ops.zeros((), self.variable.dtype)
+        self.variable.assign(keras.ops.where(self.mask, self.variable, zero))
+
+
+def compute_masks(
+    weights: Sequence[PrunedWeight], plan: PruningPlan, sparsity: float, step: int = 0
+) -> list[np.ndarray]:
+    """Score the weights and cut them to a sparsity, without changing anything.
+
+    Args:
+        weights: the weights with their present masks.
+        plan: criterion, pattern and allocation.
+        sparsity: fraction of zeros in [0, 1).
+        step: training step, for criteria that depend on it.
+
+    Returns:
+        One boolean array per weight, false where it is pruned.
+
+    Raises:
+        InvalidArgumentError: if the scores of a weight are not finite.
+    """
+
+    def scored() -> Iterator[ScoredWeight]:
+        for weight in weights:
+            scores = plan.criterion.score(WeightView(weight.values(), weight.path, step))
+            alive = None if plan.criterion.scores_pruned else weight.alive()
+            yield ScoredWeight(scores, weight.layout, alive, weight.path)
+
+    if plan.allocation.one_threshold:
+        return global_masks(scored(), sparsity, plan.pattern)
+    sparsities = plan.allocation.sparsities(sparsity, [weight.layout for weight in weights])
+    return [
+        local_mask(w.scores, s, plan.pattern, layout=w.layout, alive=w.alive, path=w.path)
+        for w, s in zip(scored(), sparsities, strict=True)
+    ]
+
+
+def find_holders(layer: keras.layers.Layer) -> list[MaskHolder]:
+    """Return the mask holders in a model, in model order."""
+    holders = [part for part in layer._flatten_layers() if isinstance(part, MaskHolder)]
+    return list(dict.fromkeys(holders))
+
+
+class PruningRun:
+    """One plan at work: its counters, and the weights it rules.
+
+    Args:
+        lead: the holder that has the plan.
+        weights: the weights of all holders of the plan.
+    """
+
+    def __init__(self, lead: MaskHolder, weights: list[PrunedWeight]) -> None:
+        self.plan = lead.plan
+        self.schedule: Schedule = lead.plan.schedule
+        self.weights = weights
+        self._lead = lead
+        lead.driven = True
+
+    @property
+    def step(self) -> int:
+        """Number of training steps begun so far."""
+        return int(self._lead.pruning_step.numpy())
+
+    @step.setter
+    def step(self, value: int) -> None:
+        self._lead.pruning_step.assign(value)
+
+    @property
+    def held(self) -> bool:
+        """Whether the masks are frozen as they are."""
+        return bool(self._lead.pruning_held.numpy())
+
+    @held.setter
+    def held(self, value: bool) -> None:
+        self._lead.pruning_held.assign(value)
+
+    def due(self, after: int, until: int) -> int | None:
+        """Return the update step to serve, if one is due after `after` and by `until`."""
+        # Nothing has been served before the first step, so step 0 is due then too.
+        return self.schedule.due_step(after or -1, until)
+
+    def update(self, step: int, optimizer: Any) -> None:
+        """Compute the masks that the schedule wants at `step`, then put them in force."""
+        if self.held:
+            return
+        masks = compute_masks(self.weights, self.plan, self.schedule.sparsity_at(step), step)
+        for weight, mask in zip(self.weights, masks, strict=True):
+            before = weight.alive()
+            if np.array_equal(before, mask):
+                continue
+            weight.mask.assign(mask)
+            weight.apply_mask()
+            # Weights that grow back start afresh too, so both masks have to keep a slot.
+            reset_pruned_slots(optimizer, weight.variable, before & mask)
+            mask_average(optimizer, weight.variable, weight.mask)
+
+
+class Pruner:
+    """Drives the pruning of a model through a training loop.
+
+    Give it a model from `tfprune.prune`, or any built model together with a schedule: then the
+    masks are attached to the model's own weights, in place. That is the way for subclassed models.
+
+    Args:
+        model: a pruned model, or a built model of any kind.
+        schedule: as in `tfprune.prune`; only for a model that is not pruned yet.
+        criterion: as in `tfprune.prune`.
+        pattern: as in `tfprune.prune`.
+        allocation: as in `tfprune.prune`.
+        include: as in `tfprune.prune`.
+        exclude: as in `tfprune.prune`.
+        optimizer: the optimizer of a custom loop; the compiled one by default.
+
+    Raises:
+        NotPrunedError: if the model is not pruned and no schedule is given.
+        InvalidArgumentError: if it is pruned already and a schedule is given.
+
+    Example:
+        >>> model = keras.Sequential([keras.Input((8,)), keras.layers.Dense(4)])
+        >>> pruner = Pruner(model, schedule=0.5)
+        >>> pruner.step()  # before each training step
+        >>> pruner.sparsity
+        0.5
+        >>> model = pruner.strip()
+    """
+
+    def __init__(
+        self,
+        model: keras.Model,
+        schedule: Any = None,
+        criterion: Any = "magnitude",
+        pattern: Any = "unstructured",
+        allocation: Any = "uniform",
+        *,
+        include: Selector | Sequence[Selector] | None = None,
+        exclude: Selector | Sequence[Selector] | None = None,
+        optimizer: Any = None,
+    ) -> None:
+        check_layer(model)
+        self.model = model
+        self._optimizer = optimizer
+        holders = find_holders(model)
+        if schedule is not None:
+            if holders:
+                raise InvalidArgumentError(
+                    f"{model.name!r} is pruned already. To change its plan, call "
+                    "`tfprune.prune(model, schedule=...)`, or `pruner.strip()` first if a Pruner "
+                    "attached the masks; to drive it, leave `schedule` out."
+                )
+            plan = PruningPlan.create(schedule, criterion, pattern, allocation)
+            holders = [_attach(model, plan, include, exclude)]
+        if not holders:
+            raise NotPrunedError(
+                f"{model.name!r} holds no pruning masks. Call `tfprune.prune(model, schedule=...)`,"
+                " or pass a schedule here to attach masks to the model itself."
+            )
+        self.runs = _group_runs(model, holders)
+        self._first = 0
+
+    @property
+    def optimizer(self) -> Any:
+        """The optimizer whose state is kept clean."""
+        return self._optimizer or getattr(self.model, "optimizer", None)
+
+    @property
+    def weights(self) -> list[PrunedWeight]:
+        """All weights that have masks."""
+        return [weight for run in self.runs for weight in run.weights]
+
+    @property
+    def sparsity(self) -> float:
+        """The fraction of pruned weights among all that have masks."""
+        sizes = [weight.size for weight in self.weights]
+        pruned = [size * s for size, s in zip(sizes, self.sparsities().values(), strict=True)]
+        return sum(pruned) / sum(sizes)
+
+    def sparsities(self) -> dict[str, float]:
+        """Return the fraction of pruned weights by weight path."""
+        return {w.path: 1 - int(np.count_nonzero(w.alive())) / w.size for w in self.weights}
+
+    @property
+    def held(self) -> bool:
+        """Whether the masks are frozen; set it to stop raising the sparsity, or to go on."""
+        return all(run.held for run in self.runs)
+
+    @held.setter
+    def held(self, value: bool) -> None:
+        for run in self.runs:
+            run.held = value
+
+    def resolve(self, steps_per_epoch: int | None, epochs: int | None) -> None:
+        """Turn `Epochs` and `Fraction` in the schedules into steps.
+
+        Raises:
+            InvalidArgumentError: if the length of the run is unknown and a schedule needs it.
+        """
+        for run in self.runs:
+            if run.schedule.is_resolved:
+                continue
+            if not steps_per_epoch or not epochs:
+                raise InvalidArgumentError(
+                    f"{run.schedule} needs the number of steps in an epoch, which this data set "
+                    "does not tell: pass `steps_per_epoch` to `fit` (or `resolve`), or give the "
+                    "schedule plain steps."
+                )
+            run.schedule = run.plan.schedule.resolve(steps_per_epoch, steps_per_epoch * epochs)
+
+    def step(self, count: int = 1) -> None:
+        """Serve the update that is due; call it before each training step.
+
+        Args:
+            count: how many batches the coming execution takes (`steps_per_execution`). Updates
+                that fall inside of it are served by `catch_up`.
+        """
+        for run in self.runs:
+            begun = run.step
+            self._first = begun + 1
+            self._serve(run, after=begun, until=begun + 1)
+            run.step = begun + count
+
+    def catch_up(self, executed: int) -> None:
+        """Serve what fell due inside an execution of several batches; call it afterwards.
+
+        Args:
+            executed: how many batches it took.
+        """
+        for run in self.runs:
+            run.step = self._first - 1 + executed
+            self._serve(run, after=self._first, until=run.step)
+
+    def _serve(self, run: PruningRun, after: int, until: int) -> None:
+        due = run.due(after, until)
+        if due is not None:
+            run.update(due, self.optimizer)
+
+    def apply_masks(self) -> None:
+        """Zero the pruned weights, and their moving averages if the optimizer keeps some."""
+        for weight in self.weights:
+            weight.apply_mask()
+            mask_average(self.optimizer, weight.variable, weight.mask)
+
+    def finish(self) -> None:
+        """End the run: masks in force, and a warning if the schedule is not at its end."""
+        self.apply_masks()
+        for run in self.runs:
+            end = run.schedule.end_step
+            if isinstance(end, int) and run.step < end and not run.held:
+                warnings.warn(
+                    f"Training ended at step {run.step}, before the pruning schedule's end at "
+                    f"step {end}: the sparsity is {self.sparsity:.1%}, not the final "
+                    f"{run.schedule.target_sparsity:.1%}. Train longer, or end the schedule "
+                    "earlier.",
+                    stacklevel=2,
+                )
+
+    def strip(self) -> keras.Model:
+        """Detach the masks that this class attached, with the zeros in place.
+
+        Returns:
+            The model itself; for a model from `tfprune.prune`, use `tfprune.strip`.
+
+        Raises:
+            InvalidArgumentError: if the model is built of wrappers.
+        """
+        stores = find_holders(self.model)
+        if not all(isinstance(store, MaskStore) for store in stores):
+            raise InvalidArgumentError(
+                "This model is built of pruning wrappers: `tfprune.strip(model)` returns it plain."
+            )
+        self.apply_masks()
+        for store in stores:
+            store.release_masks()
+            self.model._layers.remove(store)
+            del self.model.tfprune_masks
+        return self.model
+
+
+def _attach(model: keras.Model, plan: PruningPlan, include: Any, exclude: Any) -> MaskStore:
+    """Attach masks to the weights of a built model, in place."""
+    check_built(model)
+    chosen = [c for c in select_weights(model, include, exclude, plan.pattern) if c.reason is None]
+    store = MaskStore(plan, name=f"{model.name}_masks")
+    store.hold_masks([candidate.variable for candidate in chosen])
+    if isinstance(plan.schedule, Keep):
+        for variable, mask in zip(store.prunable_weights, store.weight_masks, strict=True):
+            mask.assign(keras.ops.not_equal(variable, 0))
+    # A built model takes no new parts; Keras itself unlocks it for LoRA and quantization.
+    locked = model._tracker.locked
+    model._tracker.unlock()
+    model.tfprune_masks = store
+    if locked:
+        model._lock_state()
+    return store
+
+
+def _group_runs(model: keras.Model, holders: Sequence[MaskHolder]) -> list[PruningRun]:
+    candidates = find_candidates(model)
+    runs = []
+    for plan_id in dict.fromkeys(holder.plan_id for holder in holders):
+        members = [holder for holder in holders if holder.plan_id == plan_id]
+        lead = next((holder for holder in members if holder.plan is not None), None)
+        if lead is None:
+            names = ", ".join(holder.name for holder in members[:5])
+            raise NotPrunedError(
+                f"The layers {names} are pruned, but the layer that holds their schedule is not in "
+                "this model. Give the model a plan of its own: `tfprune.prune(model, ...)`."
+            )
+        # By variable: one that is tied between two layers has one mask, and counts once.
+        masks = {
+            id(variable): mask
+            for holder in members
+            for variable, mask in zip(holder.prunable_weights, holder.weight_masks, strict=True)
+        }
+        weights = [
+            PrunedWeight(c.variable, c.layout, masks[id(c.variable)])
+            for c in candidates
+            if id(c.variable) in masks
+        ]
+        runs.append(PruningRun(lead, weights))
+    return runs
