@@ -248,6 +248,20 @@ class Pruner:
         for run in self.runs:
             run.held = value
 
+    @property
+    def at_target(self) -> bool:
+        """Whether all schedules have served their last update (or the masks are frozen)."""
+        return all(
+            run.held or run.schedule.end_step is None or run.step >= run.schedule.end_step
+            for run in self.runs
+        )
+
+    @property
+    def keeps_averages(self) -> bool:
+        """Whether the optimizer keeps moving averages of the weights (`use_ema=True`)."""
+        inner = getattr(self.optimizer, "inner_optimizer", self.optimizer)
+        return bool(getattr(inner, "use_ema", False))
+
     def resolve(self, steps_per_epoch: int | None, epochs: int | None) -> None:
         """Turn `Epochs` and `Fraction` in the schedules into steps.
 
