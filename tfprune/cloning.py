@@ -45,7 +45,7 @@ class LayerCopier:
         if not self._copy or isinstance(layer, keras.layers.Lambda):
             return layer
         try:
-            new = type(layer).from_config(layer.get_config())
+            new = type(layer).from_config(_without_build_configs(layer.get_config()))
         except Exception as error:
             if not layer.variables:
                 return layer
@@ -130,6 +130,18 @@ def rebuild(
     rebuilt = new_operation(model)
     copier.transfer_state()
     return rebuilt, new_layers
+
+
+def _without_build_configs(config: Any) -> Any:
+    """Drop the build configs of sublayers, which would build them outside of their parent's scope.
+
+    Built by their parent instead, their weights have the paths that the original's have.
+    """
+    if isinstance(config, dict):
+        return {k: _without_build_configs(v) for k, v in config.items() if k != "build_config"}
+    if isinstance(config, list):
+        return [_without_build_configs(item) for item in config]
+    return config
 
 
 def _copy_input(tensor: keras.KerasTensor) -> keras.layers.InputLayer:

@@ -169,7 +169,7 @@ def _keep_best(
             mask[best] = True
     ties = count - sum(int(np.count_nonzero(mask)) for mask in masks)
     for rank, mask in zip(ranks, masks, strict=True):
-        if ties:
+        if ties > 0:
             tied = np.flatnonzero((rank == threshold) & ~mask)[:ties]
             mask[tied] = True
             ties -= tied.size

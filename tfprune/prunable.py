@@ -132,7 +132,10 @@ def find_candidates(layer: keras.layers.Layer) -> list[Candidate]:
     """
     found: dict[int, Candidate] = {}
     for candidate in _walk(layer, ()):
-        found.setdefault(id(candidate.variable), candidate)
+        known = found.setdefault(id(candidate.variable), candidate)
+        # A layer may keep another's kernel as its own attribute; the one that knows it decides.
+        if known.reason in (SkipReason.NOT_A_KERNEL, SkipReason.UNKNOWN_LAYER):
+            found[id(candidate.variable)] = candidate
     return list(found.values())
 
 

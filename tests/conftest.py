@@ -1,0 +1,57 @@
+"""Shared set-up: quiet TensorFlow, fixed seeds, and a few small models."""
+
+import os
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+os.environ.setdefault("CUDA_VISIBLE_DEVICES", "-1")
+
+import hypothesis
+import keras
+import numpy as np
+import pytest
+
+hypothesis.settings.register_profile("tfprune", deadline=None, max_examples=50)
+hypothesis.settings.load_profile("tfprune")
+
+
+@pytest.fixture(autouse=True)
+def _fixed_seed():
+    """Make every test start from the same random state, with fresh layer names."""
+    keras.utils.clear_session()
+    keras.utils.set_random_seed(0)
+
+
+@pytest.fixture
+def dense_net():
+    """A classifier of 8 features with two Dense layers, named d1 and d2."""
+    return keras.Sequential(
+        [
+            keras.Input((8,)),
+            keras.layers.Dense(16, activation="relu", name="d1"),
+            keras.layers.Dense(3, activation="softmax", name="d2"),
+        ]
+    )
+
+
+@pytest.fixture
+def dense_data():
+    """Forty examples for `dense_net`."""
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(40, 8)).astype("float32")
+    return x, rng.integers(0, 3, size=40)
+
+
+@pytest.fixture
+def conv_net():
+    """A net with a shared layer, inline operations, a nested model and several kernels."""
+    layers = keras.layers
+    inputs = keras.Input((8, 8, 3))
+    x = layers.Conv2D(8, 3, padding="same", activation="relu", name="conv")(inputs)
+    x = layers.BatchNormalization(name="norm")(x)
+    shared = layers.Conv2D(8, 1, name="shared", kernel_constraint="max_norm")
+    x = shared(x) + 2 * shared(x)
+    x = layers.SeparableConv2D(4, 3, name="separable")(x)
+    x = layers.Concatenate(name="join")([x, x[..., :2]])
+    x = layers.Dropout(0.2, name="dropout")(x)
+    head = keras.Sequential([layers.Dense(8, name="h1"), layers.Dense(3, name="h2")], name="head")
+    return keras.Model(inputs, head(layers.Flatten(name="flat")(x)), name="net")
