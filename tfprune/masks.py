@@ -7,6 +7,7 @@ cut within one weight, global masks by one threshold over all of them.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -15,6 +16,9 @@ import numpy as np
 from tfprune.errors import InvalidArgumentError
 from tfprune.kernel_layout import KernelLayout
 from tfprune.patterns import Pattern, Unstructured
+
+# Large enough for a narrow bracket around a threshold, small enough to be sorted in no time.
+_SAMPLE_SIZE = 1 << 16
 
 
 @dataclass(frozen=True, eq=False)
@@ -119,16 +123,14 @@ def _cut(
         _check_finite(weight)
         layout = weight.layout or KernelLayout.default(weight.scores.shape)
         rank = pattern.rank(weight.scores, weight.alive, layout)
-        ranks.append(rank)
+        ranks.append(_with_best_protected(rank, weight.scores) if protect_best else rank)
         sizes.append(pattern.unit_sizes(layout))
         layouts.append(layout)
     kept = _kept(layouts, sparsity, pattern)
-    # A layer without a single weight would cut the network in two.
-    protected = [rank.argmax() for rank in ranks] if protect_best else [None] * len(ranks)
     if all(isinstance(size, int) and size == sizes[0] for size in sizes):
-        unit_masks = _keep_best(ranks, max(round(kept / sizes[0]), 1), protected)
+        unit_masks = _keep_best(ranks, max(round(kept / sizes[0]), 1))
     else:
-        unit_masks = _keep_best_of_unequal(ranks, sizes, kept, protected)
+        unit_masks = _keep_best_of_unequal(ranks, sizes, kept)
     return [pattern.expand(mask, layout) for mask, layout in zip(unit_masks, layouts, strict=True)]
 
 
@@ -149,41 +151,57 @@ def _check_finite(weight: ScoredWeight) -> None:
         )
 
 
-def _keep_best(
-    ranks: list[np.ndarray], count: int, protected: list[int | None]
-) -> list[np.ndarray]:
+def _with_best_protected(rank: np.ndarray, scores: np.ndarray) -> np.ndarray:
+    """Return the ranks with the best at +inf: a layer without weights would cut the network."""
+    best = rank.argmax()
+    if rank[best] > -np.inf:
+        rank = rank.copy() if np.may_share_memory(rank, scores) else rank
+        rank[best] = np.inf
+    return rank
+
+
+def _keep_best(ranks: list[np.ndarray], count: int) -> list[np.ndarray]:
     """Keep the `count` highest-ranked units over all arrays, -inf never."""
-    total = sum(rank.size for rank in ranks)
-    if count >= total:
+    if count >= sum(rank.size for rank in ranks):
         return [rank > -np.inf for rank in ranks]
-    # One copy, partitioned in place: at 25 M weights the copy is the memory peak.
-    pool = _pool(ranks, protected)
-    pool.partition(total - count)
-    threshold = pool[total - count]
-    del pool
-    if threshold == -np.inf:
-        return [rank > -np.inf for rank in ranks]
+    threshold = _kth_largest(ranks, count)
     masks = [rank > threshold for rank in ranks]
-    for rank, mask, best in zip(ranks, masks, protected, strict=True):
-        if best is not None and rank[best] > -np.inf:
-            mask[best] = True
     ties = count - sum(int(np.count_nonzero(mask)) for mask in masks)
     for rank, mask in zip(ranks, masks, strict=True):
-        if ties > 0:
-            tied = np.flatnonzero((rank == threshold) & ~mask)[:ties]
+        if ties and threshold > -np.inf:
+            tied = np.flatnonzero(rank == threshold)[:ties]
             mask[tied] = True
             ties -= tied.size
     return masks
 
 
+def _kth_largest(arrays: list[np.ndarray], k: int) -> float:
+    """Return the k-th largest value over all arrays, exactly.
+
+    A sample tells between which two values it must lie, so that one pass and a small partition do
+    what a partition of a copy of everything would (the idea of Floyd & Rivest, 1975, "SELECT").
+    """
+    total = sum(array.size for array in arrays)
+    step = max(total // _SAMPLE_SIZE, 1)
+    sample = np.sort(np.concatenate([array[::step] for array in arrays]))
+    position = round((1 - k / total) * sample.size)
+    margin = 4 * math.isqrt(sample.size)
+    low = sample[max(position - margin, 0)]
+    high = sample[min(position + margin, sample.size - 1)]
+    above = sum(int(np.count_nonzero(array > high)) for array in arrays)
+    between = np.concatenate([array[(array >= low) & (array <= high)] for array in arrays])
+    if not above < k <= above + between.size:
+        above, between = 0, np.concatenate(arrays)  # The sample missed: take everything.
+    index = between.size - (k - above)
+    between.partition(index)
+    return between[index]
+
+
 def _keep_best_of_unequal(
-    ranks: list[np.ndarray],
-    sizes: list[int | np.ndarray],
-    kept: int,
-    protected: list[int | None],
+    ranks: list[np.ndarray], sizes: list[int | np.ndarray], kept: int
 ) -> list[np.ndarray]:
     """Keep the highest-ranked units whose sizes add up closest to `kept` weights."""
-    pool = _pool(ranks, protected)
+    pool = np.concatenate(ranks)
     pool_sizes = np.concatenate(
         [np.broadcast_to(size, rank.shape) for size, rank in zip(sizes, ranks, strict=True)]
     )
@@ -194,14 +212,3 @@ def _keep_best_of_unequal(
     mask[order[:count]] = True
     mask &= pool > -np.inf
     return np.split(mask, np.cumsum([rank.size for rank in ranks])[:-1])
-
-
-def _pool(ranks: list[np.ndarray], protected: list[int | None]) -> np.ndarray:
-    """Return all ranks in one new array, the protected units (one per array) at +inf."""
-    pool = np.concatenate(ranks)
-    start = 0
-    for rank, best in zip(ranks, protected, strict=True):
-        if best is not None and rank[best] > -np.inf:
-            pool[start + best] = np.inf
-        start += rank.size
-    return pool

@@ -1,0 +1,1 @@
+"""Benchmarks of tfprune beside its peers; run one with `python -m benchmarks.NAME`."""

@@ -1,0 +1,258 @@
+"""The commands. Each one checks its arguments, calls the library, and prints what came back."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from tfprune.cli.console import (
+    native_chatter_dropped,
+    print_json,
+    print_result,
+    progress_console,
+    results_only,
+    start_tensorflow,
+)
+from tfprune.cli.exits import Commands
+from tfprune.cli.files import check_model_path, load_arrays, load_model, save_model
+from tfprune.cli.options import (
+    Allocation,
+    Criterion,
+    Exclude,
+    Include,
+    Json,
+    ModelPath,
+    Pattern,
+    Sparsity,
+    print_version,
+    selectors,
+    sizes,
+)
+from tfprune.errors import ArtifactError, TfpruneError
+
+app = typer.Typer(
+    cls=Commands,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+    help="Prune Keras models, export them, and check what was exported.",
+    epilog="Exit codes: 0 done, 1 failed (one line on stderr says why), 2 wrong usage, "
+    "3 an exported artifact does not compute what the model computes.",
+)
+
+
+@app.callback()
+def _common(
+    version: Annotated[
+        bool,
+        typer.Option("--version", is_eager=True, callback=print_version, help="Print it, leave."),
+    ] = False,
+) -> None:
+    pass
+
+
+@app.command()
+def inspect(
+    *,
+    model: ModelPath,
+    sparsity: Sparsity = 0.8,
+    pattern: Pattern = "unstructured",
+    allocation: Allocation = "uniform",
+    include: Include = None,
+    exclude: Exclude = None,
+    as_json: Json = False,
+) -> None:
+    """Show what MODEL is made of, and what pruning it would touch. Nothing is changed."""
+    check_model_path(model)
+    selected = selectors(include, exclude)
+    with results_only():
+        start_tensorflow()
+        with progress_console.status(f"Reading {model.name}"):
+            import tfprune
+
+            loaded = load_model(model)
+            profile = tfprune.profile(loaded)
+            plan = refusal = None
+            try:
+                plan = tfprune.plan(
+                    loaded, sparsity, pattern=pattern, allocation=allocation, **selected
+                )
+            except TfpruneError as error:
+                refusal = error  # What was found out about the model is shown all the same.
+    if as_json:
+        found = {"profile": profile.to_dict(), "plan": plan.to_dict() if plan else None}
+        print_json({"model": str(model), **found})
+    else:
+        from tfprune.cli.tables import plan_table, profile_table
+
+        print_result(profile_table(profile, str(model)))
+        if plan:
+            print_result(plan_table(plan, "What pruning would do"))
+    if refusal:
+        raise refusal
+
+
+@app.command()
+def prune(
+    *,
+    model: ModelPath,
+    sparsity: Sparsity,
+    criterion: Criterion = "magnitude",
+    pattern: Pattern = "unstructured",
+    allocation: Allocation = "uniform",
+    include: Include = None,
+    exclude: Exclude = None,
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            "--output", "-o", help="The .keras file to write.", show_default="MODEL-pruned.keras"
+        ),
+    ] = None,
+    force: Annotated[bool, typer.Option("--force", help="Replace an existing file.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Prune MODEL in one shot, without data or training, and write the result.
+
+    High sparsities cost accuracy this way: there is no training in which the rest could recover.
+    """
+    check_model_path(model)
+    output = output or model.with_name(f"{model.stem}-pruned.keras")
+    _check_output(output, force)
+    selected = selectors(include, exclude)
+    with results_only():
+        start_tensorflow()
+        with progress_console.status(f"Pruning {model.name}"):
+            import tfprune
+
+            pruned = tfprune.prune_once(
+                load_model(model),
+                sparsity,
+                criterion=criterion,
+                pattern=pattern,
+                allocation=allocation,
+                **selected,
+            )
+            achieved = tfprune.plan(pruned, "keep", pattern=pattern, **selected)
+            save_model(pruned, output)
+    if as_json:
+        print_json({"model": str(model), "output": str(output), "achieved": achieved.to_dict()})
+        return
+    from tfprune.cli.tables import plan_table
+
+    print_result(plan_table(achieved, f"Pruned {model}"), f"Written to {output}")
+
+
+@app.command()
+def export(
+    *,
+    model: ModelPath,
+    directory: Annotated[Path, typer.Argument(metavar="DIR", help="The folder for the artifacts.")],
+    formats: Annotated[
+        str, typer.Option(help="Formats with commas between them, e.g. savedmodel,tflite_int8.")
+    ] = "savedmodel,tflite",
+    representative_data: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Typical inputs, to calibrate the integer formats with and to compare on: .npy, "
+            "or .npz by input name. Without it the comparison is on random inputs.",
+        ),
+    ] = None,
+    input_shape: Annotated[
+        str | None,
+        typer.Option(
+            metavar="SIZES",
+            help="Input size for a model that leaves it open, without the batch: 224,224,3.",
+        ),
+    ] = None,
+    batch_size: Annotated[int, typer.Option(min=1, help="Batch size of the TFLite input.")] = 1,
+    threads: Annotated[int, typer.Option(min=1, help="Threads when timing.")] = 1,
+    as_json: Json = False,
+) -> None:
+    """Write MODEL as SavedModel and TFLite, run each one, and compare it with MODEL."""
+    check_model_path(model)
+    shape = None if input_shape is None else sizes(input_shape)
+    with results_only():
+        start_tensorflow()
+        with progress_console.status(f"Exporting {model.name}"):
+            import tfprune
+
+            data = None if representative_data is None else load_arrays(representative_data)
+            loaded = load_model(model)
+            with native_chatter_dropped():
+                report = tfprune.export_model(
+                    loaded,
+                    directory,
+                    formats=tuple(name.strip() for name in formats.split(",") if name.strip()),
+                    representative_data=data,
+                    batch_size=batch_size,
+                    input_shape=shape,
+                    threads=threads,
+                )
+    if as_json:
+        print_json({"model": str(model), **report.to_dict()})
+        return
+    from tfprune.cli.tables import export_table
+
+    print_result(export_table(report))
+
+
+@app.command()
+def demo(
+    *,
+    data: Annotated[
+        str,
+        typer.Option(
+            help="digits (under a minute), fashion-mnist (several minutes), or a folder with idx "
+            "files or with one subfolder of images per class."
+        ),
+    ] = "digits",
+    sparsity: Sparsity = 0.9,
+    epochs: Annotated[
+        int | None,
+        typer.Option(
+            min=1, help="Dense epochs; as many again prune.", show_default="by the size of the data"
+        ),
+    ] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Same seed, same weights.")] = 0,
+    image_size: Annotated[
+        int, typer.Option(min=8, help="Pixels per side for a folder of images.")
+    ] = 64,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR", help="A new folder for the files.", show_default="tfprune-demo"
+        ),
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Train a small CNN, prune it inside `model.fit`, export it, check it, compare."""
+    with results_only():
+        start_tensorflow()
+        from tfprune.cli.demo import run_demo
+
+        result = run_demo(
+            data=data,
+            sparsity=sparsity,
+            epochs=epochs,
+            seed=seed,
+            image_size=image_size,
+            directory=out,
+        )
+    if as_json:
+        print_json(result.to_dict())
+        return
+    from tfprune.cli.demo_report import demo_notes, demo_table
+
+    print_result(demo_table(result), demo_notes(result))
+
+
+def _check_output(output: Path, force: bool) -> None:
+    if output.suffix != ".keras":
+        raise typer.BadParameter(f"expected a .keras file. Received: {output}.")
+    if output.exists() and not force:
+        raise ArtifactError(f"{output} exists. Pass --force to replace it, or another --output.")
+    if not output.parent.is_dir():
+        raise ArtifactError(f"{output.parent} is not a folder.")

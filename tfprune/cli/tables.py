@@ -1,0 +1,175 @@
+"""The reports of the library as rich tables. Nothing is computed here but ratios for display."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from rich.markup import escape
+from rich.table import Table
+
+if TYPE_CHECKING:
+    from tfprune import ExportReport, Profile
+    from tfprune.planning import PlanReport, PlanRow
+
+
+def profile_table(profile: Profile, title: str) -> Table:
+    """Show one row per layer with weights or MACs, and the totals of the model.
+
+    Args:
+        profile: what `tfprune.profile` returned.
+        title: the heading, e.g. the file.
+    """
+    table = _table(title, "layer", "class", "output")
+    for name in ("parameters", "non-zero", "sparsity", "MACs", "effective MACs"):
+        table.add_column(name, justify="right")
+    # macs is None where they are unknown: those are shown.
+    shown = [layer for layer in profile.layers if layer.parameters or layer.macs != 0]
+    for layer in shown:
+        table.add_row(
+            escape(layer.path),
+            layer.class_name,
+            " ".join(_shape(shape[1:]) for shape in layer.output_shapes),
+            f"{layer.parameters:,}",
+            f"{layer.nonzeros:,}",
+            percent(layer.sparsity) if layer.parameters else "",
+            _count(layer.macs),
+            _count(layer.effective_macs),
+        )
+    table.add_section()
+    table.add_row(
+        "all",
+        "",
+        "",
+        f"{profile.parameters:,}",
+        f"{profile.nonzeros:,}",
+        percent(profile.sparsity),
+        _count(profile.macs),
+        _count(profile.effective_macs),
+        style="bold",
+    )
+    gzip = "" if profile.bytes.gzip is None else f", after gzip {profile.bytes.gzip:,}"
+    table.caption = "\n".join(
+        [
+            f"weights: {profile.bytes.dense:,} bytes{gzip}; effective MACs: of a runtime that "
+            f"skips zeros; not shown: {len(profile.layers) - len(shown)} layers without either",
+            *(escape(f"{layer.path}: {layer.note}") for layer in profile.layers if layer.note),
+        ]
+    )
+    return table
+
+
+def plan_table(plan: PlanReport, title: str) -> Table:
+    """Show the sparsity of each kernel, and why some are left alone.
+
+    Biases and other vectors, which are never pruned by themselves, are counted in the caption.
+
+    Args:
+        plan: what `tfprune.plan` returned: zeros to come, or those there (`schedule="keep"`).
+        title: the heading.
+    """
+    from tfprune.prunable import SkipReason
+
+    table = _table(title, "weight", "layer", "shape")
+    table.add_column("parameters", justify="right")
+    table.add_column("sparsity")
+    minor = [row for row in plan.rows if row.reason == SkipReason.NOT_A_KERNEL.value]
+    for row in plan.rows:
+        if row not in minor:
+            table.add_row(
+                escape(row.path),
+                row.layer,
+                _shape(row.shape),
+                f"{row.parameters:,}",
+                escape(_outcome(row)),
+                style=None if row.is_pruned else "dim",
+            )
+    share = plan.prunable_parameters / plan.total_parameters
+    table.caption = (
+        f"{percent(plan.sparsity)} zeros in {plan.prunable_parameters:,} of "
+        f"{plan.total_parameters:,} parameters ({percent(share)}); dense: {len(minor)} biases and "
+        f"other vectors with {sum(row.parameters for row in minor):,}"
+    )
+    return table
+
+
+def export_table(report: ExportReport) -> Table:
+    """Show what was exported, and how far each artifact is from the model."""
+    table = _table(f"Exported to {report.directory}", "artifact", "file")
+    for name in (
+        "bytes",
+        "gzip",
+        "zeros",
+        "difference",
+        "allowed",
+        "same class",
+        "latency",
+        "threads",
+    ):
+        table.add_column(name, justify="right")
+    for artifact in report.artifacts:
+        table.add_row(
+            artifact.name,
+            artifact.file,
+            f"{artifact.bytes:,}",
+            f"{artifact.gzip_bytes:,}",
+            "" if artifact.sparsity is None else percent(artifact.sparsity),
+            f"{artifact.max_difference:.1e}",
+            f"{artifact.tolerance:.0e}",
+            "" if artifact.agreement is None else percent(artifact.agreement),
+            f"{artifact.latency_ms:.3f} ms",
+            str(artifact.threads),
+        )
+    table.caption = (
+        f"verified on {report.verification}; smallest {report.smallest} "
+        f"(after gzip {report.smallest_gzip}), fastest here {report.fastest}"
+    )
+    return table
+
+
+def comparison_table(title: str, rows: Sequence[tuple[str, str, str, str]]) -> Table:
+    """Show a before and an after side by side.
+
+    Args:
+        title: the heading.
+        rows: what it is, before, after, and the change in words.
+    """
+    table = _table(title, "")
+    for name in ("before", "after", "change"):
+        table.add_column(name, justify="right")
+    for row in rows:
+        table.add_row(*row)
+    return table
+
+
+def percent(fraction: float) -> str:
+    """Write a fraction as a percentage.
+
+    Example:
+        >>> percent(0.8995)
+        '89.95 %'
+    """
+    return f"{100 * fraction:.2f} %"
+
+
+def _table(title: str, *columns: str) -> Table:
+    table = Table(title=escape(title), title_justify="left", caption_justify="left")
+    for column in columns:
+        # Paths are folded, not cut: they are what a user copies into --include.
+        table.add_column(column, overflow="fold")
+    return table
+
+
+def _outcome(row: PlanRow) -> str:
+    if not row.is_pruned:
+        return f"dense: {row.reason}"
+    # With one threshold over all layers, the weights decide where the zeros fall.
+    return "one threshold for all" if row.sparsity is None else percent(row.sparsity)
+
+
+def _count(value: int | None) -> str:
+    return "unknown" if value is None else f"{value:,}"
+
+
+def _shape(shape: Sequence[int | None]) -> str:
+    return "x".join("?" if size is None else str(size) for size in shape) or "scalar"

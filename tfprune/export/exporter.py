@@ -1,0 +1,234 @@
+"""`export_model`: from a Keras model to a folder of verified artifacts.
+
+The order is the point: everything that a user can get wrong is checked first, artifacts are
+written and run in a folder beside the target, and the target is replaced when all of them passed.
+"""
+
+import shutil
+import statistics
+from collections.abc import Iterable, Mapping
+from os import PathLike, fspath
+from pathlib import Path
+from typing import Any
+
+from tfprune.errors import (
+    InvalidArgumentError,
+    InvalidTypeError,
+    TfpruneError,
+    VerificationError,
+)
+from tfprune.export.atomic import REPORT_FILE, replacing
+from tfprune.export.data import Samples, checked_samples, random_samples, read_arrays
+from tfprune.export.exportable import plain_model
+from tfprune.export.formats import Format, Source, Tolerance, resolve_formats
+from tfprune.export.report import (
+    ArtifactReport,
+    ExportReport,
+    folder_files,
+    gzip_size,
+    zero_fraction,
+)
+from tfprune.export.signature import Signature, signature_of
+from tfprune.export.verify import artifact_outputs, check, compare, keras_outputs
+
+# Calibration gains nothing from more, and data may be endless.
+MAX_CALIBRATION_EXAMPLES = 500
+MAX_VERIFICATION_EXAMPLES = 100
+RANDOM_EXAMPLES = 16
+SEED = 0
+
+
+def export_model(
+    model: Any,
+    directory: str | PathLike,
+    formats: str | Iterable[str] = ("savedmodel", "tflite"),
+    *,
+    representative_data: Any = None,
+    verification_data: Any = None,
+    batch_size: int | None = 1,
+    input_shape: Any = None,
+    threads: int = 1,
+    runs: int = 20,
+    tolerances: Mapping[str, Tolerance] | None = None,
+) -> ExportReport:
+    """Write a model as artifacts, run each of them, and compare it with the Keras model.
+
+    Pruning wrappers are stripped; the model itself is left as it is. The folder is replaced as one:
+    if anything fails, or the process dies at any moment, its former content is intact, and files
+    in it that no export wrote are kept in any case.
+
+    Args:
+        model: a built Keras 3 model, with or without pruning wrappers.
+        directory: the folder to export to.
+        formats: names of formats: `"savedmodel"`, `"tflite"`, `"tflite_float16"`,
+            `"tflite_dynamic"`, `"tflite_int8"`, `"tflite_int16x8"`.
+        representative_data: typical inputs that `tflite_int8` and `tflite_int16x8` are calibrated
+            with: an array, a list or dict of arrays for several inputs, a `tf.data.Dataset` or an
+            iterable of batches (of `(x, y)`, x is taken). The first 500 examples are used.
+        verification_data: inputs to compare on, likewise; the first 100 examples are used. Default
+            is `representative_data`, and 16 seeded random inputs without that.
+        batch_size: examples per call of an artifact. None leaves it open, which delegates on
+            phones and in browsers refuse.
+        input_shape: sizes for inputs that leave some open, without the batch axis: a tuple, or a
+            dict by input name.
+        threads: threads of the TFLite runtime. TensorFlow keeps those of the process.
+        runs: timed calls per artifact.
+        tolerances: by format name, to hold an artifact to another `Tolerance` than the default
+            one (see `tfprune.export.verify`).
+
+    Returns:
+        The report, also written into the folder as `report.json`.
+
+    Raises:
+        InvalidArgumentError: a format is unknown, data does not fit the inputs, or a number is out
+            of range.
+        InvalidTypeError: `model` is no Keras model, or data holds no arrays.
+        UnsupportedModelError: the model cannot be exported, or not to one of the formats.
+        ArtifactError: the folder cannot be written.
+        VerificationError: an artifact does not load, or does not compute what the model computes.
+
+    Example:
+        >>> import keras, tempfile
+        >>> model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(2)])
+        >>> report = export_model(model, tempfile.mkdtemp(), "tflite")
+        >>> report["tflite"].max_difference < 1e-4
+        True
+    """
+    chosen = resolve_formats(formats)
+    tolerances = _checked_tolerances(tolerances, chosen)
+    _check_counts(batch_size=batch_size, threads=threads, runs=runs)
+    model = plain_model(model)
+    signature, representative, verification = _inputs(
+        model, signature_of(model, batch_size, input_shape), representative_data, verification_data
+    )
+    missing = [fmt.name for fmt in chosen if fmt.needs_representative_data]
+    if missing and representative is None:
+        raise InvalidArgumentError(
+            f"The formats {missing} are calibrated on data: pass `representative_data`, some "
+            "hundred typical inputs of the model."
+        )
+    with replacing(directory, [REPORT_FILE, *(fmt.filename for fmt in chosen)]) as folder:
+        source = Source(model, signature, representative, folder / ".work")
+        source.work.mkdir()
+        expected = keras_outputs(model, signature, verification)
+        artifacts = []
+        for fmt in chosen:
+            path = folder / fmt.filename
+            fmt.write(source, path)
+            artifacts.append(
+                _verified(
+                    fmt,
+                    path,
+                    source.signature,
+                    verification,
+                    expected,
+                    tolerance=tolerances.get(fmt.name, fmt.tolerance),
+                    threads=threads,
+                    runs=runs,
+                )
+            )
+        shutil.rmtree(source.work)
+        report = ExportReport(
+            model=model.name,
+            artifacts=tuple(artifacts),
+            batch_size=batch_size,
+            verification=verification.description,
+            representative=representative and representative.description,
+            directory=fspath(directory),
+        )
+        (folder / REPORT_FILE).write_text(report.to_json(), encoding="utf-8")
+    return report
+
+
+def _verified(
+    fmt: Format,
+    path: Path,
+    signature: Signature,
+    samples: Samples,
+    expected: dict,
+    *,
+    tolerance: Tolerance,
+    threads: int,
+    runs: int,
+) -> ArtifactReport:
+    """Load an artifact, compare it, and measure it."""
+    try:
+        runner = fmt.runner(path, threads)
+        comparison = compare(expected, artifact_outputs(runner, signature, samples), path.name)
+        check(fmt, path, comparison, tolerance, samples)
+        batch, _ = next(samples.batches(signature.batch_size or 1))
+        times = runner.time(batch, runs)
+    except TfpruneError:
+        raise
+    except Exception as error:
+        raise VerificationError(
+            f"{path.name} does not run in the runtime that it is meant for: {error} Nothing was "
+            f"exported; leave {fmt.name!r} out of `formats` to export the others."
+        ) from error
+    return ArtifactReport(
+        name=fmt.name,
+        file=fmt.filename,
+        bytes=sum(file.stat().st_size for file in folder_files(path)),
+        gzip_bytes=gzip_size(path),
+        sparsity=zero_fraction(fmt.stored_weights(path)),
+        max_difference=comparison.max_difference,
+        tolerance=tolerance.max_difference,
+        agreement=comparison.agreement,
+        clear_agreement=comparison.clear_agreement,
+        clear_inputs=comparison.clear_inputs,
+        latency_ms=statistics.median(times),
+        runs=runs,
+        threads=runner.threads,
+        runtime=runner.runtime,
+    )
+
+
+def _inputs(
+    model: Any, signature: Signature, representative_data: Any, verification_data: Any
+) -> tuple[Signature, Samples | None, Samples]:
+    """Read and check the user's data; fall back to random inputs for verification."""
+    read = {}
+    for argument, data, limit in (
+        ("representative_data", representative_data, MAX_CALIBRATION_EXAMPLES),
+        ("verification_data", verification_data, MAX_VERIFICATION_EXAMPLES),
+    ):
+        if data is not None:
+            read[argument] = read_arrays(data, signature, limit, argument)
+    if read and not getattr(model, "inputs", None):
+        signature = signature.with_integer_dtypes(next(iter(read.values())))
+    samples = {
+        argument: checked_samples(arrays, signature, argument) for argument, arrays in read.items()
+    }
+    representative = samples.get("representative_data")
+    verification = samples.get("verification_data")
+    if verification is None and representative is not None:
+        verification = representative.first(MAX_VERIFICATION_EXAMPLES)
+    if verification is None:
+        verification = random_samples(model, signature, RANDOM_EXAMPLES, SEED)
+    return signature, representative, verification
+
+
+def _checked_tolerances(
+    tolerances: Mapping[str, Tolerance] | None, chosen: list[Format]
+) -> Mapping[str, Tolerance]:
+    tolerances = tolerances or {}
+    unknown = sorted(set(tolerances) - {fmt.name for fmt in chosen})
+    if unknown:
+        raise InvalidArgumentError(f"`tolerances` names {unknown}, which `formats` does not.")
+    wrong = [value for value in tolerances.values() if not isinstance(value, Tolerance)]
+    if wrong:
+        raise InvalidTypeError(
+            f"`tolerances` must hold `tfprune.export.Tolerance`. Received: {wrong!r}."
+        )
+    return tolerances
+
+
+def _check_counts(batch_size: int | None, threads: int, runs: int) -> None:
+    counts = {"threads": threads, "runs": runs}
+    if batch_size is not None:
+        counts["batch_size"] = batch_size
+    for name, value in counts.items():
+        if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+            raise InvalidArgumentError(
+                f"`{name}` must be an integer of at least 1. Received: {value!r}."
+            )

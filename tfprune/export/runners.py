@@ -1,0 +1,139 @@
+"""Runners: one small class per runtime that an artifact ships to.
+
+A `Runner` loads an artifact and answers two questions: what does it compute, and how long does a
+call take. A further runtime (arm64 under an emulator, a browser, a phone) is one more subclass.
+"""
+
+import os
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import numpy as np
+
+WARMUP_RUNS = 3
+
+
+class Runner(ABC):
+    """An artifact, loaded in its runtime.
+
+    Attributes:
+        runtime: name and version of the runtime.
+        threads: threads that it may use.
+    """
+
+    runtime: str
+    threads: int
+
+    @abstractmethod
+    def run(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """Compute the outputs.
+
+        Args:
+            inputs: one batch, by input name of the signature.
+
+        Returns:
+            The outputs by name: the keys of a dict output, else `output_0`, `output_1`, ...
+        """
+
+    @abstractmethod
+    def time(self, inputs: Mapping[str, np.ndarray], runs: int) -> list[float]:
+        """Return the milliseconds that each of `runs` calls took, after a warm-up."""
+
+
+class SavedModelRunner(Runner):
+    """A SavedModel in TensorFlow.
+
+    TensorFlow has one thread pool for the whole process, sized once, before a model is exported:
+    `threads` says what it has, and cannot change it.
+
+    Args:
+        path: folder of the SavedModel.
+        threads: ignored, see above.
+    """
+
+    def __init__(self, path: Path, threads: int):
+        import tensorflow as tf
+
+        del threads
+        self.threads = tf.config.threading.get_intra_op_parallelism_threads() or os.cpu_count()
+        self.runtime = f"tensorflow {tf.__version__}"
+        # The signature holds only a weak reference to the variables: keep what was loaded.
+        self._loaded = tf.saved_model.load(str(path))
+        self._call = self._loaded.signatures["serving_default"]
+        self._constant = tf.constant
+
+    def run(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """See `Runner.run`."""
+        outputs = self._call(**{name: self._constant(array) for name, array in inputs.items()})
+        return {name: tensor.numpy() for name, tensor in outputs.items()}
+
+    def time(self, inputs: Mapping[str, np.ndarray], runs: int) -> list[float]:
+        """See `Runner.time`; inputs are tensors already, outputs are waited for."""
+        tensors = {name: self._constant(array) for name, array in inputs.items()}
+
+        def call() -> None:
+            for tensor in self._call(**tensors).values():
+                tensor.numpy()
+
+        return _milliseconds(call, runs)
+
+
+class LiteRtRunner(Runner):
+    """A TFLite file in LiteRT (`ai_edge_litert`), on the CPU with XNNPACK.
+
+    Args:
+        path: the file.
+        threads: threads of the interpreter.
+    """
+
+    def __init__(self, path: Path, threads: int):
+        from importlib.metadata import version
+
+        from ai_edge_litert.interpreter import Interpreter
+
+        self.threads = threads
+        self.runtime = f"ai-edge-litert {version('ai-edge-litert')}"
+        self._interpreter = Interpreter(model_path=str(path), num_threads=threads)
+        self._interpreter.allocate_tensors()
+        signature = self._interpreter.get_signature_runner()
+        # By name through the signature: the order of the raw tensors is the converter's own.
+        self._inputs = signature.get_input_details()
+        self._outputs = signature.get_output_details()
+        self._shapes = {name: tuple(detail["shape"]) for name, detail in self._inputs.items()}
+
+    def run(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """See `Runner.run`."""
+        self._feed(inputs)
+        self._interpreter.invoke()
+        return {
+            name: self._interpreter.get_tensor(detail["index"])
+            for name, detail in self._outputs.items()
+        }
+
+    def time(self, inputs: Mapping[str, np.ndarray], runs: int) -> list[float]:
+        """See `Runner.time`; copying the inputs in is not counted."""
+        self._feed(inputs)
+        return _milliseconds(self._interpreter.invoke, runs)
+
+    def _feed(self, inputs: Mapping[str, np.ndarray]) -> None:
+        shapes = {name: array.shape for name, array in inputs.items()}
+        if shapes != self._shapes:
+            for name, detail in self._inputs.items():
+                self._interpreter.resize_tensor_input(detail["index"], shapes[name])
+            self._interpreter.allocate_tensors()
+            self._shapes = shapes
+        for name, detail in self._inputs.items():
+            self._interpreter.set_tensor(detail["index"], inputs[name])
+
+
+def _milliseconds(call: Callable[[], object], runs: int) -> list[float]:
+    for _ in range(WARMUP_RUNS):
+        call()
+    taken = []
+    for _ in range(runs):
+        start = time.perf_counter()
+        call()
+        taken.append((time.perf_counter() - start) * 1000)
+    return taken

@@ -1,0 +1,172 @@
+"""The TFLite formats, for phones, browsers and small machines.
+
+| format | weights | activations | model inputs and outputs |
+|---|---|---|---|
+| `tflite` | float32 | float32 | float32 |
+| `tflite_float16` | float16 | float32 | float32 |
+| `tflite_dynamic` | int8 from 1,024 values on | float32, int8 inside of kernels | float32 |
+| `tflite_int8` | int8 | int8, calibrated | float32 |
+| `tflite_int16x8` | int8 | int16, calibrated | float32 |
+
+Only ops that LiteRT has built in are allowed: an artifact that needs TensorFlow's own kernels does
+not run on a phone, so it is refused and not written. Inputs and outputs stay float32 (integers
+stay integers), so that all formats are drop-in replacements of each other; the conversion at the
+border costs one op.
+"""
+
+import contextlib
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tfprune.errors import TfpruneError, UnsupportedModelError
+from tfprune.export.calibration import convert_calibrated
+from tfprune.export.formats import Source, Tolerance, register_format
+from tfprune.export.runners import LiteRtRunner
+
+
+def stored_weights(path: Path) -> Iterator[np.ndarray]:
+    """Yield the constant float and int8 tensors of a TFLite file with at least two axes.
+
+    Integers are returned relative to their zero point, so that 0 is zero.
+    """
+    from ai_edge_litert import schema_py_generated as schema
+
+    dtypes = {
+        schema.TensorType.FLOAT32: np.float32,
+        schema.TensorType.FLOAT16: np.float16,
+        schema.TensorType.INT8: np.int8,
+    }
+    model = schema.Model.GetRootAs(path.read_bytes(), 0)
+    seen = set()
+    for graph in map(model.Subgraphs, range(model.SubgraphsLength())):
+        for tensor in map(graph.Tensors, range(graph.TensorsLength())):
+            buffer = model.Buffers(tensor.Buffer())
+            if (
+                tensor.Buffer() in seen  # Tensors that share a buffer are stored once.
+                or tensor.ShapeLength() < 2
+                or tensor.Type() not in dtypes
+                or not buffer.DataLength()
+            ):
+                continue
+            seen.add(tensor.Buffer())
+            values = buffer.DataAsNumpy().view(dtypes[tensor.Type()])
+            yield values if values.dtype != np.int8 else values.astype(int) - _zero_point(tensor)
+
+
+def _zero_point(tensor: Any) -> int:
+    quantization = tensor.Quantization()
+    # Weights have one zero point for all channels (0, by the specification of TFLite).
+    if quantization is None or not quantization.ZeroPointLength():
+        return 0
+    return quantization.ZeroPoint(0)
+
+
+def _convert(source: Source, path: Path, optimize: bool, float16: bool = False) -> None:
+    import tensorflow as tf
+
+    with _explained(source, path):
+        converter = tf.lite.TFLiteConverter.from_saved_model(str(source.saved_model))
+        if optimize:
+            converter.optimizations = [tf.lite.Optimize.DEFAULT]
+        if float16:
+            converter.target_spec.supported_types = [tf.float16]
+        path.write_bytes(converter.convert())
+
+
+def _convert_to_integers(source: Source, path: Path, ops: str) -> None:
+    size = source.signature.batch_size or 1
+    with _explained(source, path):
+        convert_calibrated(source.saved_model, path, source.representative, size, ops)
+
+
+@contextlib.contextmanager
+def _explained(source: Source, path: Path) -> Iterator[None]:
+    """Turn the errors of the converter, which are pages of MLIR, into one that says what to do."""
+    try:
+        yield
+    except (TfpruneError, OSError):
+        raise
+    except Exception as error:
+        raise UnsupportedModelError(_explain(source, path, error)) from error
+
+
+def _explain(source: Source, path: Path, error: Exception) -> str:
+    text = str(error)
+    remedy = "Export this model with the formats that can hold it."
+    if "Select TF" in text or "TensorList" in text or "Flex" in text:
+        ops = sorted(set(re.findall(r"tf\.\w+", text)) - {"tf.lite"})
+        remedy = f"It needs TensorFlow ops that LiteRT does not have ({', '.join(ops)})."
+        if source.signature.batch_size is None:
+            remedy += " Recurrent layers need a fixed batch: pass batch_size=1."
+    elif source.representative is not None:
+        remedy = "An op of the model has no such integer kernel: use tflite_dynamic instead."
+    # The last Python error names the op; MLIR errors come with pages of locations.
+    lines = text.strip().splitlines() or [repr(error)]
+    errors = [line for line in lines if re.match(r"\S*Error: ", line)]
+    errors = errors[-1:] or [line for line in lines if "error:" in line] or lines[:1]
+    reason = errors[0][:300]
+    return (
+        f"The model {source.model.name!r} cannot be converted to {path.name}. {remedy} ({reason})"
+    )
+
+
+@register_format(
+    "tflite",
+    filename="model.tflite",
+    tolerance=Tolerance(1e-4),
+    runner=LiteRtRunner,
+    stored_weights=stored_weights,
+)
+def _write_float32(source: Source, path: Path) -> None:
+    _convert(source, path, optimize=False)
+
+
+@register_format(
+    "tflite_float16",
+    filename="model_float16.tflite",
+    tolerance=Tolerance(1e-2),
+    runner=LiteRtRunner,
+    stored_weights=stored_weights,
+)
+def _write_float16(source: Source, path: Path) -> None:
+    _convert(source, path, optimize=True, float16=True)
+
+
+@register_format(
+    "tflite_dynamic",
+    filename="model_dynamic.tflite",
+    tolerance=Tolerance(0.1, 0.95),
+    runner=LiteRtRunner,
+    stored_weights=stored_weights,
+)
+def _write_dynamic(source: Source, path: Path) -> None:
+    _convert(source, path, optimize=True)
+
+
+@register_format(
+    "tflite_int8",
+    filename="model_int8.tflite",
+    tolerance=Tolerance(0.3, 0.95),
+    runner=LiteRtRunner,
+    stored_weights=stored_weights,
+    needs_representative_data=True,
+)
+def _write_int8(source: Source, path: Path) -> None:
+    _convert_to_integers(source, path, "TFLITE_BUILTINS_INT8")
+
+
+@register_format(
+    "tflite_int16x8",
+    filename="model_int16x8.tflite",
+    tolerance=Tolerance(0.1, 0.95),
+    runner=LiteRtRunner,
+    stored_weights=stored_weights,
+    needs_representative_data=True,
+)
+def _write_int16x8(source: Source, path: Path) -> None:
+    ops = "EXPERIMENTAL_TFLITE_BUILTINS_ACTIVATIONS_INT16_WEIGHTS_INT8"
+    _convert_to_integers(source, path, ops)
