@@ -114,7 +114,7 @@ def strip(model: Any) -> Any:
         stripped, copies = rebuild(model, _copy_unwrapped, copier)
     else:
         raise _subclassed_model_error(model, "pruner.strip()")
-    _zero_pruned_weights(holders, copies, stripped, model)
+    _zero_pruned_weights(holders, _copied_variables(model, copies))
     if find_holders(stripped):
         names = ", ".join(holder.name for holder in find_holders(stripped))
         raise UnsupportedModelError(
@@ -164,10 +164,12 @@ def prune_once(
     if not is_rebuildable(model):
         raise _subclassed_model_error(model, "tfprune.Pruner(model, schedule=0.5).step()")
     check_built(model)
-    plain = (
-        strip(model) if find_holders(model) else rebuild(model, _copy_unwrapped, LayerCopier())[0]
-    )
-    weights = _selected_weights(plain, plan, include, exclude)
+    # Selected in the given model: a copy's automatic names, and so its paths, can be others.
+    selected = _selected_weights(model, plan, include, exclude)
+    plain, copies = rebuild(model, _copy_unwrapped, LayerCopier())
+    copy_of = _copied_variables(model, copies)
+    _zero_pruned_weights(find_holders(model), copy_of)
+    weights = [PrunedWeight(copy_of[id(w.variable)], w.layout) for w in selected]
     for weight, mask in zip(weights, compute_masks(weights, plan, sparsity), strict=True):
         _zero(weight.variable, mask)
     return plain
@@ -295,21 +297,21 @@ def _copy_built(layer: keras.layers.Layer, copier: LayerCopier) -> keras.layers.
     return new
 
 
-def _zero_pruned_weights(
-    holders: Sequence[MaskHolder],
-    copies: dict[int, keras.layers.Layer],
-    stripped: keras.layers.Layer,
-    model: keras.layers.Layer,
-) -> None:
-    """Apply each holder's masks to the copies of its weights."""
+def _copied_variables(
+    model: keras.layers.Layer, copies: dict[int, keras.layers.Layer]
+) -> dict[int, keras.Variable]:
+    """Return the copy of each weight of a model by the `id` of the original."""
     copy_of: dict[int, keras.Variable] = {}
     for layer in model._flatten_layers():
         if id(layer) in copies and not is_rebuildable(layer):
             bare = layer.layer if isinstance(layer, Pruned) else layer
-            copy = copies[id(layer)]
-            copy_of.update(
-                (id(old), new) for old, new in zip(bare.weights, copy.weights, strict=True)
-            )
+            pairs = zip(bare.weights, copies[id(layer)].weights, strict=True)
+            copy_of.update((id(old), new) for old, new in pairs)
+    return copy_of
+
+
+def _zero_pruned_weights(holders: Sequence[MaskHolder], copy_of: dict[int, keras.Variable]) -> None:
+    """Apply each holder's masks to the copies of its weights."""
     for holder in holders:
         for variable, mask in zip(holder.prunable_weights, holder.weight_masks, strict=True):
             if id(variable) in copy_of:

@@ -70,7 +70,7 @@ def test_prune_writes_beside_the_model_unless_told_otherwise(run, model_file, tm
     assert model.read_bytes() == model_file.read_bytes()
 
 
-def test_prune_takes_names_patterns_and_regular_expressions(run, model_file, tmp_path):
+def test_prune_takes_names_and_regular_expressions(run, model_file, tmp_path):
     output = tmp_path / "out.keras"
     result = run(
         *("prune", model_file, "-s", "0.5", "-o", output, "--json", "--pattern", "2:4"),
@@ -78,8 +78,28 @@ def test_prune_takes_names_patterns_and_regular_expressions(run, model_file, tmp
     )
     written = json.loads(result.stdout)
     assert written["output"] == str(output)
-    assert written["achieved"]["sparsity"] == 0.5
+    found = [(row["path"].split("/")[-2], row["sparsity"]) for row in written["kernels"]["rows"]]
+    assert [row for row in found if row[1] is not None] == [
+        ("stem", 0),
+        ("body", 0.5),
+        ("head", 0),
+    ]
     assert kernel_zeros(keras.models.load_model(output)) == {"stem": 0, "body": 0.5, "head": 0}
+
+
+@pytest.mark.xfail(strict=True, reason="prune_once selects on its copy, whose paths are others")
+def test_the_paths_that_inspect_shows_can_be_given_to_prune(run, model_file, tmp_path):
+    rows = json.loads(run("inspect", model_file, "--json").stdout)["plan"]["rows"]
+    path = next(row["path"] for row in rows if row["path"].endswith("head/kernel"))
+    result = run("prune", model_file, "-s", "0.5", "-o", tmp_path / "o.keras", "--include", path)
+    assert result.exit_code == 0
+
+
+def test_prune_shows_the_zeros_of_a_depthwise_kernel_that_was_asked_for(run, tmp_path):
+    layers = [keras.Input((8, 8, 16)), keras.layers.DepthwiseConv2D(3, name="depth")]
+    keras.Sequential(layers).save(tmp_path / "net.keras")
+    result = run("prune", tmp_path / "net.keras", "-s", "0.5", "--include", "depth", "--json")
+    assert json.loads(result.stdout)["kernels"]["sparsity"] == 0.5
 
 
 def test_prune_replaces_a_file_only_when_forced(run, model_file, tmp_path):
