@@ -1,6 +1,9 @@
 """Shared set-up: quiet TensorFlow, fixed seeds, and a few small models."""
 
 import os
+import subprocess
+import sys
+import textwrap
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 os.environ.setdefault("CUDA_VISIBLE_DEVICES", "-1")
@@ -55,3 +58,16 @@ def conv_net():
     x = layers.Dropout(0.2, name="dropout")(x)
     head = keras.Sequential([layers.Dense(8, name="h1"), layers.Dense(3, name="h2")], name="head")
     return keras.Model(inputs, head(layers.Flatten(name="flat")(x)), name="net")
+
+
+@pytest.fixture
+def run_python():
+    """Return a function that runs a script in a process of its own, and its standard output."""
+
+    def run(script, *interpreter):
+        command = [*interpreter, sys.executable, "-c", textwrap.dedent(script)]
+        result = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+        assert result.returncode == 0, result.stderr[-3000:]
+        return result.stdout
+
+    return run

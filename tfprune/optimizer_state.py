@@ -37,15 +37,20 @@ def mask_average(optimizer: Any, variable: keras.Variable, mask: Any) -> None:
         variable: the pruned weight.
         mask: its boolean mask.
     """
-    for inner in _chain(optimizer):
+    for inner in _parts(optimizer):
         averages = getattr(inner, "_model_variables_moving_average", None) or ()
         for average, of in zip(averages, getattr(inner, "_trainable_variables", ()), strict=False):
             if of is variable and average is not None:
                 average.assign(keras.ops.where(mask, average, keras.ops.zeros((), average.dtype)))
 
 
+def keeps_averages(optimizer: Any) -> bool:
+    """Whether an optimizer, or one inside of it, keeps moving averages (`use_ema=True`)."""
+    return any(getattr(part, "use_ema", False) for part in _parts(optimizer))
+
+
 def _slots(optimizer: Any, variable: keras.Variable) -> Iterator[tuple[keras.Variable, float]]:
-    for inner in _chain(optimizer):
+    for inner in _parts(optimizer):
         known = getattr(inner, "_trainable_variables", None) or []
         index = next((i for i, v in enumerate(known) if v is variable), None)
         if index is None:
@@ -65,8 +70,13 @@ def _initial_value(optimizer: Any, slot_name: str) -> float:
     return 0.0
 
 
-def _chain(optimizer: Any) -> Iterator[Any]:
-    """Yield the optimizer and those that it wraps (LossScaleOptimizer)."""
-    while optimizer is not None:
-        yield optimizer
-        optimizer = getattr(optimizer, "inner_optimizer", None)
+def _parts(optimizer: Any) -> Iterator[Any]:
+    """Yield the optimizer and those inside of it (LossScaleOptimizer, MultiOptimizer)."""
+    if optimizer is None:
+        return
+    yield optimizer
+    for inner in [
+        getattr(optimizer, "inner_optimizer", None),
+        *getattr(optimizer, "optimizers", ()),
+    ]:
+        yield from _parts(inner)

@@ -20,7 +20,7 @@ from tfprune.errors import InvalidArgumentError, NotPrunedError
 from tfprune.kernel_layout import KernelLayout
 from tfprune.masks import ScoredWeight, global_masks, local_mask
 from tfprune.model_checks import check_built, check_layer
-from tfprune.optimizer_state import mask_average, reset_pruned_slots
+from tfprune.optimizer_state import keeps_averages, mask_average, reset_pruned_slots
 from tfprune.prunable import find_candidates
 from tfprune.pruning_plan import PruningPlan
 from tfprune.schedules import Keep, Schedule
@@ -259,8 +259,7 @@ class Pruner:
     @property
     def keeps_averages(self) -> bool:
         """Whether the optimizer keeps moving averages of the weights (`use_ema=True`)."""
-        inner = getattr(self.optimizer, "inner_optimizer", self.optimizer)
-        return bool(getattr(inner, "use_ema", False))
+        return keeps_averages(self.optimizer)
 
     def resolve(self, steps_per_epoch: int | None, epochs: int | None) -> None:
         """Turn `Epochs` and `Fraction` in the schedules into steps.

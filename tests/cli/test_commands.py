@@ -87,7 +87,6 @@ def test_prune_takes_names_and_regular_expressions(run, model_file, tmp_path):
     assert kernel_zeros(keras.models.load_model(output)) == {"stem": 0, "body": 0.5, "head": 0}
 
 
-@pytest.mark.xfail(strict=True, reason="prune_once selects on its copy, whose paths are others")
 def test_the_paths_that_inspect_shows_can_be_given_to_prune(run, model_file, tmp_path):
     rows = json.loads(run("inspect", model_file, "--json").stdout)["plan"]["rows"]
     path = next(row["path"] for row in rows if row["path"].endswith("head/kernel"))

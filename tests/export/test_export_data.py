@@ -1,4 +1,4 @@
-"""Everything that users hold inputs in becomes the same samples, or an error that names the input."""
+"""Whatever users hold inputs in becomes the same samples, or an error that names the input."""
 
 import keras
 import numpy as np

@@ -13,8 +13,12 @@ import pytest
 import tensorflow as tf
 
 import tfprune
-from tfprune.errors import InvalidArgumentError, InvalidTypeError, UnsupportedModelError
-from tfprune.errors import VerificationError
+from tfprune.errors import (
+    InvalidArgumentError,
+    InvalidTypeError,
+    UnsupportedModelError,
+    VerificationError,
+)
 from tfprune.export import ExportReport, Tolerance, export_model
 from tfprune.export.formats import FORMATS, Source, register_format, resolve_formats
 from tfprune.export.runners import LiteRtRunner, SavedModelRunner
@@ -166,7 +170,7 @@ class Subclassed(keras.Model):
         lambda: recurrent(layers.LSTM(4)),
         lambda: recurrent(layers.Bidirectional(layers.GRU(4, return_sequences=True))),
         lambda: keras.Sequential([keras.Input((6,)), layers.Rescaling(1 / 255), layers.Dense(2)]),
-        lambda: keras.Model(x := keras.Input((4,)), keras.ops.argmax(layers.Dense(5)(x), axis=-1)),
+        lambda: keras.Model(x := keras.Input((4,)), keras.ops.cast(layers.Dense(5)(x), "int32")),
     ],
     ids=["list", "nested", "lstm", "gru", "rescaling", "integer output"],
 )
