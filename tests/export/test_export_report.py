@@ -71,24 +71,8 @@ def test_the_table_is_aligned_and_complete(report):
     assert lines[0] == "Export of 'net' to build"
     header, rule, *rows = lines[2:7]
     assert all(len(line) == len(rule) for line in (header, *rows))
-    assert rows[0].split() == (
-        [
-            "a",
-            "a.bin",
-            "3,000",
-            "100",
-            "87.5%",
-            "1.2e-02",
-            "1e-01",
-            "98.0%",
-            "100.0%",
-            "of",
-            "94",
-            "2.000",
-            "ms",
-            "1",
-        ]
-    )
+    expected = "a a.bin 3,000 100 87.5% 1.2e-02 1e-01 98.0% 100.0% of 94 2.000 ms 1"
+    assert " ".join(rows[0].split()) == expected
     assert "smallest: c (compressed: a), fastest here: b" in lines
 
 

@@ -93,7 +93,7 @@ def test_a_negative_tolerance_is_an_error(value):
 
 
 def test_an_agreement_in_percent_is_an_error():
-    with pytest.raises(InvalidArgumentError, match="pass 0.95 for 95 %. Received: 95"):
+    with pytest.raises(InvalidArgumentError, match=r"pass 0\.95 for 95 %\. Received: 95"):
         Tolerance(0.1, 95)
 
 
@@ -116,5 +116,5 @@ def test_nested_outputs_are_refused_with_the_way_around(dense):
     x = keras.Input((4,), name="x")
     y = dense(x)
     model = keras.Model(x, {"a": [y, y], "b": y})
-    with pytest.raises(UnsupportedModelError, match="are nested: .*keras.tree.flatten"):
+    with pytest.raises(UnsupportedModelError, match=r"are nested: .*keras.tree.flatten"):
         keras_outputs(model, signature_of(model), SAMPLES)

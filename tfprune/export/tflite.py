@@ -79,30 +79,31 @@ def _convert(source: Source, path: Path, optimize: bool, float16: bool = False) 
 
 def _convert_to_integers(source: Source, path: Path, ops: str) -> None:
     size = source.signature.batch_size or 1
-    with _explained(source, path):
+    with _explained(source, path, integers=True):
         convert_calibrated(source.saved_model, path, source.representative, size, ops)
 
 
 @contextlib.contextmanager
-def _explained(source: Source, path: Path) -> Iterator[None]:
+def _explained(source: Source, path: Path, integers: bool = False) -> Iterator[None]:
     """Turn the errors of the converter, which are pages of MLIR, into one that says what to do."""
     try:
         yield
     except (TfpruneError, OSError):
         raise
     except Exception as error:
-        raise UnsupportedModelError(_explain(source, path, error)) from error
+        raise UnsupportedModelError(_explain(source, path, error, integers)) from error
 
 
-def _explain(source: Source, path: Path, error: Exception) -> str:
+def _explain(source: Source, path: Path, error: Exception, integers: bool) -> str:
     text = str(error)
     remedy = "Export this model with the formats that can hold it."
-    if "Select TF" in text or "TensorList" in text or "Flex" in text:
-        ops = sorted(set(re.findall(r"tf\.\w+", text)) - {"tf.lite"})
-        remedy = f"It needs TensorFlow ops that LiteRT does not have ({', '.join(ops)})."
+    missing = re.findall(r"TF Select ops: (.+)|'tf\.(TensorList\w+)' op requires", text)
+    if missing:
+        ops = ", ".join(sorted({op for pair in missing for op in pair if op}))
+        remedy = f"It needs TensorFlow ops that LiteRT does not have ({ops})."
         if source.signature.batch_size is None:
             remedy += " Recurrent layers need a fixed batch: pass batch_size=1."
-    elif source.representative is not None:
+    elif integers:
         remedy = "An op of the model has no such integer kernel: use tflite_dynamic instead."
     # The last Python error names the op; MLIR errors come with pages of locations.
     lines = text.strip().splitlines() or [repr(error)]
