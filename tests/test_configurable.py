@@ -90,5 +90,5 @@ def test_an_unknown_name_lists_the_known_ones():
 
 
 def test_a_value_of_another_type_is_refused():
-    with pytest.raises(InvalidTypeError, match=r"Expected a pattern.*Received: 3"):
+    with pytest.raises(InvalidTypeError, match=r"`pattern` must be one of.*Received: 3"):
         Pattern.get(3)

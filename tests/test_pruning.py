@@ -297,7 +297,7 @@ def test_subclassed_models_are_referred_to_the_pruner(call):
         ({"schedule": 0.5, "criterion": "nope"}, InvalidArgumentError, "Unknown criterion 'nope'"),
         ({"schedule": 0.5, "pattern": "nope"}, InvalidArgumentError, "Unknown pattern 'nope'"),
         ({"schedule": 0.8, "pattern": "2:4"}, InvalidArgumentError, "must end there"),
-        ({"schedule": 0.5, "allocation": 3}, InvalidTypeError, "Expected a allocation|allocation"),
+        ({"schedule": 0.5, "allocation": 3}, InvalidTypeError, "`allocation` must be one of"),
         ({"schedule": 0.5, "include": "nope"}, InvalidArgumentError, "include='nope'"),
         ({"schedule": 0.5, "exclude": ["d1", "x"]}, InvalidArgumentError, "exclude='x'"),
     ],

@@ -101,8 +101,8 @@ class Configurable(abc.ABC):
         if isinstance(identifier, dict) and {"class_name", "config"} <= set(identifier):
             return cls._class_named(identifier["class_name"]).from_config(identifier["config"])
         raise InvalidTypeError(
-            f"Expected a {cls.family()}: an object, or one of {cls._known_names()}. "
-            f"Received: {identifier!r}"
+            f"`{cls.family()}` must be one of {cls._known_names()}, or a "
+            f"`{cls.family().capitalize()}` object. Received: {identifier!r}"
         )
 
     @classmethod

@@ -95,7 +95,8 @@ def signature_of(model: Any, batch_size: int | None = 1, input_shape: Any = None
 
     Example:
         >>> import keras
-        >>> signature_of(keras.Sequential([keras.Input((4,), name="x")])).specs
+        >>> model = keras.Sequential([keras.Input((4,), name="x"), keras.layers.Dense(2)])
+        >>> signature_of(model).specs
         (TensorSpec(name='x', keras_name='x', shape=(4,), dtype='float32'),)
     """
     import keras

@@ -14,7 +14,7 @@ inputs is reported beside it.
 | tflite_dynamic, tflite_int16x8 | 0.1 | 0.95 |
 | tflite_int8 | 0.3 | 0.95 |
 
-They are about ten times what was measured on a trained classifier of digits, an unrolled LSTM,
+They are at least five times what was measured on a trained classifier of digits, an unrolled LSTM,
 MobileNetV2 and ResNet50 (at most 8e-7, 2e-3, 0.02 and 0.03 from top to bottom), and far below 1,
 the difference of an artifact that computes only zeros.
 """
