@@ -145,6 +145,21 @@ def test_scores_that_are_not_finite_are_refused_by_name(pattern, bad):
         local_mask(scores, 0.5, pattern, path="conv1/kernel")
 
 
+@pytest.mark.parametrize("order", ["random", "sorted", "periodic", "constant"])
+@pytest.mark.parametrize("sparsity", [0.0001, 0.5, 0.9, 0.9999])
+def test_large_weights_are_cut_exactly_whatever_a_sample_of_them_shows(order, sparsity):
+    scores = np.random.default_rng(0).random(300_000, dtype=np.float32)
+    if order == "sorted":
+        scores.sort()
+    elif order == "periodic":
+        scores[::4] += 10  # The sample takes every fourth score, and so sees only these.
+    elif order == "constant":
+        scores[:] = 1
+    mask = local_mask(scores, sparsity)
+    assert mask.sum() == kept_count(scores.size, sparsity)
+    assert scores[mask].min() >= scores[~mask].max()
+
+
 def test_scores_are_left_as_they_are():
     scores = np.arange(12, dtype=np.float32).reshape(3, 4)
     before = scores.copy()

@@ -11,7 +11,8 @@ import pytest
 
 README = (Path(__file__).parents[1] / "README.md").read_text()
 PYTHON = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
-COMMANDS = re.findall(r"^tfprune .*$", README, re.MULTILINE)
+SHELL = "".join(re.findall(r"```bash\n(.*?)```", README, re.DOTALL))
+COMMANDS = re.findall(r"^tfprune .*$", SHELL, re.MULTILINE)
 
 
 @pytest.mark.parametrize("block", PYTHON, ids=lambda block: block.split("\n")[-2][:40])

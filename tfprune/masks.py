@@ -127,10 +127,11 @@ def _cut(
         sizes.append(pattern.unit_sizes(layout))
         layouts.append(layout)
     kept = _kept(layouts, sparsity, pattern)
+    at_least = len(ranks) if protect_best else 1
     if all(isinstance(size, int) and size == sizes[0] for size in sizes):
-        unit_masks = _keep_best(ranks, max(round(kept / sizes[0]), 1))
+        unit_masks = _keep_best(ranks, max(round(kept / sizes[0]), at_least))
     else:
-        unit_masks = _keep_best_of_unequal(ranks, sizes, kept)
+        unit_masks = _keep_best_of_unequal(ranks, sizes, kept, at_least)
     return [pattern.expand(mask, layout) for mask, layout in zip(unit_masks, layouts, strict=True)]
 
 
@@ -198,7 +199,7 @@ def _kth_largest(arrays: list[np.ndarray], k: int) -> float:
 
 
 def _keep_best_of_unequal(
-    ranks: list[np.ndarray], sizes: list[int | np.ndarray], kept: int
+    ranks: list[np.ndarray], sizes: list[int | np.ndarray], kept: int, at_least: int
 ) -> list[np.ndarray]:
     """Keep the highest-ranked units whose sizes add up closest to `kept` weights."""
     pool = np.concatenate(ranks)
@@ -207,7 +208,7 @@ def _keep_best_of_unequal(
     )
     order = np.argsort(-pool, kind="stable")
     reached = np.cumsum(pool_sizes[order])
-    count = 1 + int(np.abs(reached - kept).argmin())
+    count = max(1 + int(np.abs(reached - kept).argmin()), at_least)
     mask = np.zeros(pool.shape, bool)
     mask[order[:count]] = True
     mask &= pool > -np.inf
