@@ -10,7 +10,7 @@ from benchmarks import common, toolkits
 
 IDLE_GOAL = 1.03
 TOTAL_GOAL = 1.05
-COLUMNS = ("toolkit", "model", "plain_ms", "update_ms", "idle_ratio", "total_ratio", "seconds")
+COLUMNS = ("toolkit", "model", "plain_ms", "update_ms", "idle_ratio", "total_ratio")
 
 
 def write(rows: list[dict[str, Any]], stem: Path, command: str) -> str:
@@ -38,15 +38,16 @@ def _markdown(rows: list[dict[str, Any]], command: str) -> str:
             row["model"],
             row["toolkit"],
             f"{row['plain_ms']:.1f} ms",
-            f"{row['idle_ratio']:.3f} ({_range(row['idle_quartiles'])})",
+            f"{row['idle_ratio']:.3f} ({_range(row['idle_interval'])})",
             f"{row['update_ms']:.1f} ms",
-            f"{row['total_ratio']:.3f} ({_range(row['total_quartiles'])})",
+            f"{row['total_ratio']:.3f}",
         ]
         for row in sorted(rows, key=lambda row: (row["model"], row["toolkit"] == "tfmot"))
     ]
     ours = [row for row in rows if row["toolkit"] == "tfprune"]
     idle = max(row["idle_ratio"] for row in ours)
     total = max(row["total_ratio"] for row in ours)
+    loads = [row["load_before"] for row in rows]
     environments = sorted({" - ".join(row["environment"].values()) for row in rows})
     cases = rows[0]["settings"]["cases"]
     blocks = "; ".join(
@@ -56,9 +57,9 @@ def _markdown(rows: list[dict[str, Any]], command: str) -> str:
     )
     return f"""# Overhead of pruning in `fit`: tfprune beside tfmot
 
-Step time of a pruned `fit` over a plain `fit` of the same model: median (quartiles) of the ratios
-within interleaved rounds. "Total" has one mask update in 100 steps. Where a block is shorter than
-100 steps, total = between updates + one update / (100 plain steps); elsewhere it is measured.
+Step time of a pruned `fit` over a plain `fit` of the same model: median (95 % confidence interval)
+of the ratios within interleaved rounds. Total = between updates + one update / (100 plain steps).
+What a toolkit does once per epoch is left out.
 Each toolkit is compared with the plain `fit` of its own Keras, in its own process.
 
 {common.markdown_table(header, table)}
@@ -69,12 +70,14 @@ total {total:.3f} (goal <= {TOTAL_GOAL}: {_met(total <= TOTAL_GOAL)}).
 - Command: `{command}`
 - Budget: {blocks}; random input, seed 0, Adam.
 - Time: {sum(row["seconds"] for row in rows) / 60:.1f} minutes, starting the processes included.
+- Load average just before the rounds: {min(loads):.1f} to {max(loads):.1f}; the benchmark's own
+  warm-up is in it, and more than the number of cores means that something else ran beside it.
 - Where: {"; ".join(environments)}
 """
 
 
-def _range(quartiles: list[float]) -> str:
-    return f"{quartiles[0]:.3f} to {quartiles[1]:.3f}"
+def _range(interval: list[float]) -> str:
+    return f"{interval[0]:.3f} to {interval[1]:.3f}"
 
 
 def _met(reached: bool) -> str:
