@@ -37,14 +37,15 @@ class Measurement:
     Args:
         name: what was measured.
         seconds: median over the repeats.
-        peak_mb: resident memory at its peak, over what was resident before; first call.
+        peak_mb: resident memory at its peak, over what was resident before; first call. `None` for
+            top_k, which finds memory that the calls before it have left behind.
         memory_ratio: the same over the size of the scored weights.
     """
 
     name: str
     seconds: float
-    peak_mb: float
-    memory_ratio: float
+    peak_mb: float | None
+    memory_ratio: float | None
 
 
 def build() -> Any:
@@ -171,6 +172,8 @@ def run() -> tuple[list[Measurement], str]:
         )
     measurements = [
         Measurement(name, seconds, peak / 1e6, peak / magnitudes.nbytes)
+        if name.startswith("tfprune")
+        else Measurement(name, seconds, None, None)
         for name, seconds, peak in found
     ]
     return measurements, same
@@ -211,8 +214,8 @@ def _markdown(measurements: list[Measurement], same: str, seconds: float) -> str
             measurement.name,
             f"{measurement.seconds:.3f} s",
             f"{measurement.seconds / update.seconds:.1f}",
-            f"{measurement.peak_mb:.0f} MB",
-            f"{measurement.memory_ratio:.2f}",
+            "" if measurement.peak_mb is None else f"{measurement.peak_mb:.0f} MB",
+            "" if measurement.memory_ratio is None else f"{measurement.memory_ratio:.2f}",
         ]
         for measurement in measurements
     ]
