@@ -160,6 +160,16 @@ def test_large_weights_are_cut_exactly_whatever_a_sample_of_them_shows(order, sp
     assert scores[mask].min() >= scores[~mask].max()
 
 
+@pytest.mark.parametrize("sparsity", [0.79, 0.8, 0.81, 0.999])
+def test_large_weights_that_are_pruned_already_are_cut_exactly(sparsity):
+    scores = np.random.default_rng(0).random(300_000, dtype=np.float32)
+    alive = local_mask(scores, 0.8)
+    mask = local_mask(scores, sparsity, alive=alive)
+    assert mask.sum() == min(alive.sum(), kept_count(scores.size, sparsity))
+    assert not (mask & ~alive).any()
+    assert scores[mask].min() >= scores[alive & ~mask].max(initial=0)
+
+
 def test_scores_are_left_as_they_are():
     scores = np.arange(12, dtype=np.float32).reshape(3, 4)
     before = scores.copy()
