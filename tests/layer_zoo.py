@@ -78,6 +78,17 @@ class OwnPrunable(keras.layers.Layer):
         return [self.matrix]
 
 
+class Reader(layers.Layer):
+    """Reads the kernel of another layer, transposed."""
+
+    def __init__(self, source, **kwargs):
+        super().__init__(**kwargs)
+        self.source = source
+
+    def call(self, x):
+        return keras.ops.matmul(x, keras.ops.transpose(self.source.kernel))
+
+
 keras.saving.register_keras_serializable("layer_zoo")(OwnBlock)
 keras.saving.register_keras_serializable("layer_zoo")(OwnPrunable)
 

@@ -3,7 +3,7 @@ import inspect
 import keras
 import pytest
 
-from tests.layer_zoo import ZOO
+from tests.layer_zoo import ZOO, Reader
 from tfprune.errors import InvalidArgumentError, InvalidTypeError
 from tfprune.kernel_layout import KernelLayout
 from tfprune.prunable import SkipReason, find_candidates, register_prunable
@@ -75,14 +75,6 @@ def test_frozen_lora_and_quantized_layers_say_so():
 
 
 def test_a_weight_tied_between_two_layers_is_found_once():
-    class Reader(layers.Layer):
-        def __init__(self, source, **kwargs):
-            super().__init__(**kwargs)
-            self.source = source
-
-        def call(self, x):
-            return keras.ops.matmul(x, keras.ops.transpose(self.source.kernel))
-
     inputs = keras.Input((4,))
     dense = layers.Dense(3, name="dense")
     model = keras.Model(inputs, Reader(dense)(dense(inputs)))

@@ -5,6 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import tfprune
+from tests.layer_zoo import Reader
 from tfprune.errors import (
     InvalidArgumentError,
     InvalidTypeError,
@@ -226,17 +227,6 @@ def test_two_plans_in_one_model_are_driven_side_by_side(dense_data):
 
 def test_shared_layers_count_once(conv_net):
     assert len(tfprune.Pruner(tfprune.prune(conv_net, 0.5)).weights) == 5
-
-
-class Reader(layers.Layer):
-    """Reads the kernel of another layer, transposed."""
-
-    def __init__(self, source, **kwargs):
-        super().__init__(**kwargs)
-        self.source = source
-
-    def call(self, x):
-        return keras.ops.matmul(x, keras.ops.transpose(self.source.kernel))
 
 
 def test_tied_weights_have_one_mask_and_are_not_untied_silently():

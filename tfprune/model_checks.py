@@ -9,6 +9,11 @@ import keras
 from tfprune.errors import InvalidTypeError, UnsupportedModelError
 
 
+def is_tf_keras(layer: Any) -> bool:
+    """Whether the object is of a class of `tf_keras` (Keras 2), or of a subclass of one."""
+    return any(cls.__module__.split(".")[0] == "tf_keras" for cls in type(layer).__mro__)
+
+
 def check_layer(layer: Any) -> None:
     """Refuse anything but a Keras 3 layer or model.
 
@@ -18,7 +23,7 @@ def check_layer(layer: Any) -> None:
     """
     if isinstance(layer, keras.layers.Layer):
         return
-    if any(cls.__module__.split(".")[0] == "tf_keras" for cls in type(layer).__mro__):
+    if is_tf_keras(layer):
         raise UnsupportedModelError(
             f"This is a tf_keras (Keras 2) object, {type(layer).__name__}; tfprune works on "
             "Keras 3. Save its weights and load them into the same model built with `keras`, or "

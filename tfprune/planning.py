@@ -12,6 +12,7 @@ import numpy as np
 from tfprune.masks import kept_weights
 from tfprune.model_checks import check_built, check_layer
 from tfprune.prunable import Candidate, SkipReason
+from tfprune.pruner import find_holders
 from tfprune.pruning_plan import PruningPlan
 from tfprune.schedules import Keep
 from tfprune.selection import Selector, select_weights
@@ -176,8 +177,6 @@ def _final_zeros(chosen: list[Candidate], pruning_plan: PruningPlan) -> list[int
 
 def _parameters(model: keras.layers.Layer) -> list[keras.Variable]:
     """Return the model's variables without masks and counters."""
-    from tfprune.pruner import find_holders
-
     own = {
         id(variable)
         for holder in find_holders(model)

@@ -5,14 +5,13 @@ call take. A further runtime (arm64 under an emulator, a browser, a phone) is on
 """
 
 import os
-import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 
-WARMUP_RUNS = 3
+from tfprune.profiling.latency import time_calls
 
 
 class Runner(ABC):
@@ -77,7 +76,7 @@ class SavedModelRunner(Runner):
             for tensor in self._call(**tensors).values():
                 tensor.numpy()
 
-        return _milliseconds(call, runs)
+        return time_calls(call, runs)
 
 
 class LiteRtRunner(Runner):
@@ -115,7 +114,7 @@ class LiteRtRunner(Runner):
     def time(self, inputs: Mapping[str, np.ndarray], runs: int) -> list[float]:
         """See `Runner.time`; copying the inputs in is not counted."""
         self._feed(inputs)
-        return _milliseconds(self._interpreter.invoke, runs)
+        return time_calls(self._interpreter.invoke, runs)
 
     def _feed(self, inputs: Mapping[str, np.ndarray]) -> None:
         shapes = {name: array.shape for name, array in inputs.items()}
@@ -126,14 +125,3 @@ class LiteRtRunner(Runner):
             self._shapes = shapes
         for name, detail in self._inputs.items():
             self._interpreter.set_tensor(detail["index"], inputs[name])
-
-
-def _milliseconds(call: Callable[[], object], runs: int) -> list[float]:
-    for _ in range(WARMUP_RUNS):
-        call()
-    taken = []
-    for _ in range(runs):
-        start = time.perf_counter()
-        call()
-        taken.append((time.perf_counter() - start) * 1000)
-    return taken

@@ -60,6 +60,12 @@ def measure_latency(function: Callable[[], Any], *, runs: int = 20, warmup: int 
         raise InvalidArgumentError(f"`runs` must be at least 1. Received: {runs}.")
     if warmup < 0:
         raise InvalidArgumentError(f"`warmup` must not be negative. Received: {warmup}.")
+    times = time_calls(function, runs, warmup)
+    return Latency(median_ms=statistics.median(times), min_ms=min(times), runs=runs)
+
+
+def time_calls(function: Callable[[], Any], runs: int, warmup: int = 3) -> list[float]:
+    """Return the milliseconds that each of `runs` calls takes, after `warmup` calls before them."""
     for _ in range(warmup):
         function()
     times = []
@@ -67,4 +73,4 @@ def measure_latency(function: Callable[[], Any], *, runs: int = 20, warmup: int 
         start = time.perf_counter()
         function()
         times.append((time.perf_counter() - start) * 1e3)
-    return Latency(median_ms=statistics.median(times), min_ms=min(times), runs=runs)
+    return times

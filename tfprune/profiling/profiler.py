@@ -10,6 +10,7 @@ import keras
 import numpy as np
 
 from tfprune.errors import InvalidTypeError, UnsupportedModelError
+from tfprune.model_checks import is_tf_keras
 from tfprune.profiling.inputs import model_inputs
 from tfprune.profiling.recording import record_calls
 from tfprune.profiling.report import (
@@ -90,7 +91,7 @@ def profile(model: keras.Model, *, input_shapes: Any = None, gzip: bool = True) 
 
 
 def _check_model(model: Any) -> None:
-    if any(base.__module__.startswith("tf_keras") for base in type(model).__mro__):
+    if is_tf_keras(model):
         raise UnsupportedModelError(
             f"{type(model).__name__} is a tf_keras (Keras 2) model, and tfprune works on Keras 3. "
             "Convert it first: `tfprune.compat.tfmot.convert(model)`."
