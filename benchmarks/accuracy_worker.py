@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks import accuracy_settings, common, data, models, toolkits
+from benchmarks import accuracy_settings, common, data, models, toolkits, training
 from benchmarks.accuracy_settings import Settings
 
 DENSE = "dense"
@@ -58,9 +58,9 @@ class Trainer:
         model = models.small_cnn(keras)
         if stage == DENSE:
             fit_seconds = self._fit(model, settings.dense_epochs, settings.dense_rate, self.seed)
-            _save(model, settings.dense_weights(self.seed))
+            training.save_weights(model, settings.dense_weights(self.seed))
         else:
-            _load(model, settings.dense_weights(self.seed))
+            training.load_weights(model, settings.dense_weights(self.seed))
             pruned, callbacks = model, []
             if sparsity:
                 pruned = self.toolkit.prune(
@@ -80,7 +80,7 @@ class Trainer:
             model = self.toolkit.strip(pruned) if sparsity else pruned
         kernels = [np.asarray(kernel) for kernel in toolkits.kernels(model)]
         return {
-            "accuracy": self._accuracy(model),
+            "accuracy": training.accuracy(model, self.test),
             "zeros": sum(int(np.count_nonzero(kernel == 0)) for kernel in kernels),
             "prunable": sum(kernel.size for kernel in kernels),
             "parameters": model.count_params(),
@@ -90,48 +90,16 @@ class Trainer:
     def _fit(
         self, model: Any, epochs: int, rate: float, order_seed: int, callbacks: Any = ()
     ) -> float:
-        import tensorflow as tf
-
-        batch = self.settings.batch
-        images, labels = (tf.constant(array) for array in self.train)
-        order = data.batch_order(len(labels), batch=batch, epochs=epochs, seed=order_seed)
-        batches = tf.data.Dataset.from_tensor_slices(order).map(
-            lambda indices: (tf.gather(images, indices), tf.gather(labels, indices))
-        )
-        schedule = self.toolkit.keras.optimizers.schedules.CosineDecay(rate, len(order))
-        toolkits.compile_for_labels(model, self.toolkit, schedule)
-        start = time.perf_counter()
-        model.fit(
-            batches.prefetch(2),
+        return training.fit(
+            model,
+            self.toolkit,
+            self.train,
+            batch=self.settings.batch,
             epochs=epochs,
-            steps_per_epoch=len(order) // epochs,
-            callbacks=list(callbacks),
-            shuffle=False,
-            verbose=0,
+            rate=rate,
+            order_seed=order_seed,
+            callbacks=callbacks,
         )
-        return time.perf_counter() - start
-
-    def _accuracy(self, model: Any) -> float:
-        images, labels = self.test
-        logits = model.predict(images, batch_size=500, verbose=0)
-        return float(np.mean(np.argmax(logits, axis=-1) == labels))
-
-
-def _save(model: Any, path: Any) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    weights = {
-        f"{layer.name}/{position}": array
-        for layer in model.layers
-        for position, array in enumerate(layer.get_weights())
-    }
-    np.savez(path, **weights)
-
-
-def _load(model: Any, path: Any) -> None:
-    with np.load(path) as weights:
-        for layer in model.layers:
-            count = len(layer.get_weights())
-            layer.set_weights([weights[f"{layer.name}/{position}"] for position in range(count)])
 
 
 def main() -> None:

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import csv
-import ctypes
 import statistics
 import time
 from collections.abc import Callable
@@ -21,7 +20,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks import common
+from benchmarks import common, memory
 
 SPARSITY = 0.8
 REPEATS = 9
@@ -85,7 +84,7 @@ def measure(name: str, call: Callable[[], Any], reset: Callable[[], Any], repeat
         Name, seconds (median) and peak extra bytes.
     """
     reset()
-    peak = peak_extra_bytes(call)
+    peak = memory.peak_extra_bytes(call)
     seconds = []
     for _ in range(repeats):
         reset()
@@ -93,16 +92,6 @@ def measure(name: str, call: Callable[[], Any], reset: Callable[[], Any], repeat
         call()
         seconds.append(time.perf_counter() - started)
     return name, statistics.median(seconds), peak
-
-
-def peak_extra_bytes(call: Callable[[], Any]) -> int:
-    """Return how far the resident memory of this process rises during a call (Linux)."""
-    # Free memory that the C library still holds would hide allocations.
-    ctypes.CDLL(None).malloc_trim(0)
-    Path("/proc/self/clear_refs").write_text("5")  # Sets the high-water mark back.
-    before = _status_bytes("VmRSS")
-    call()
-    return _status_bytes("VmHWM") - before
 
 
 def check_same_selection(pruner: Any, magnitudes: np.ndarray, kept: int) -> str:
@@ -142,7 +131,7 @@ def run() -> tuple[list[Measurement], str]:
     """Measure tfprune and top_k; return the measurements and how the selections compare."""
     import tensorflow as tf
 
-    from tfprune.pruner import compute_masks
+    from tfprune.mask_computation import compute_masks
 
     pruner = build()
     weights, plan = pruner.weights, pruner.runs[0].plan
@@ -254,13 +243,6 @@ def _plot(measurements: list[Measurement], path: Path) -> None:
     axes.set(xscale="log", xlim=(0.05, 100), xlabel="seconds", title="One global mask update")
     axes.legend()
     figure.savefig(path, dpi=150)
-
-
-def _status_bytes(name: str) -> int:
-    for line in Path("/proc/self/status").read_text().splitlines():
-        if line.startswith(name):
-            return int(line.split()[1]) * 1024
-    raise OSError(f"/proc/self/status has no {name}.")
 
 
 if __name__ == "__main__":

@@ -1,11 +1,14 @@
 """Step time of a pruned `fit` over a plain `fit`, for tfprune and for tfmot.
 
-For each model three fits alternate in short blocks, so that a slow moment of the machine hits all:
-plain, pruned with no update due, and pruned with one update per block. A block is one epoch of
-real `fit`, timed from `on_epoch_begin` to `on_epoch_end`: no callback of ours runs per batch, as
-that alone would slow a plain Keras 3 fit. What a toolkit does once per epoch is not in it. Ratios
-are medians of the ratios within the rounds; the total is that between two updates plus one update
-in 100 steps.
+For each model four fits alternate in short blocks, so that a slow moment of the machine hits all:
+plain, plain again (the control: its ratio is what nothing at all looks like here), pruned with no
+update due, and pruned with one update per block. A block is one epoch of real `fit`, timed from
+`on_epoch_begin` to `on_epoch_end`: no callback of ours runs per batch, as that alone would slow a
+plain Keras 3 fit. What a toolkit does once per epoch is not in it.
+
+Two builds of one and the same model differ in speed by several per cent, so all four are built
+anew several times: a build gives the median of the ratios within its rounds, the result is the mean
+over the builds. The total is that between two updates plus one update in 100 steps.
 
     python -m benchmarks.overhead [--quick]
 """
@@ -27,7 +30,7 @@ from benchmarks import common, models, overhead_report, toolkits
 FREQUENCY = 100
 """Steps between two updates in the total, the default of both toolkits."""
 NEVER = 10**8
-VARIANTS = ("plain", "idle", "updating")
+VARIANTS = ("plain", "control", "idle", "updating")
 
 
 @dataclass(frozen=True)
@@ -39,7 +42,8 @@ class Case:
         shape: shape of one example.
         batch: examples in a batch.
         steps: steps in a block.
-        rounds: how often the three variants alternate.
+        rounds: how often the variants alternate in one build.
+        builds: how often all variants are built anew.
     """
 
     model: str
@@ -47,12 +51,13 @@ class Case:
     batch: int
     steps: int
     rounds: int
+    builds: int
 
 
 CASES = (
-    Case("small_cnn", (28, 28, 1), batch=128, steps=25, rounds=48),
-    Case("lstm", (28, 28), batch=64, steps=25, rounds=36),
-    Case("resnet50", (64, 64, 3), batch=16, steps=5, rounds=11),
+    Case("small_cnn", (28, 28, 1), batch=128, steps=25, rounds=6, builds=6),
+    Case("lstm", (28, 28), batch=64, steps=25, rounds=6, builds=6),
+    Case("resnet50", (64, 64, 3), batch=16, steps=5, rounds=4, builds=2),
 )
 
 
@@ -64,7 +69,7 @@ def measure(case: Case, toolkit: toolkits.Toolkit) -> dict[str, Any]:
         toolkit: what `toolkits.load` returned.
 
     Returns:
-        Milliseconds per step and the two ratios; see `overhead_report`.
+        Milliseconds per step, and mean and two standard errors of the ratios.
     """
     import tensorflow as tf
 
@@ -72,34 +77,38 @@ def measure(case: Case, toolkit: toolkits.Toolkit) -> dict[str, Any]:
     images = random.random((case.batch, *case.shape), dtype=np.float32)
     labels = random.integers(0, 10, case.batch)
     batches = tf.data.Dataset.from_tensors((images, labels)).repeat().prefetch(2)
-    fits = [_Fit(variant, case, toolkit, batches) for variant in VARIANTS]
+    load = os.getloadavg()[0]
+    builds = np.array([_measure_build(case, toolkit, batches, random) for _ in range(case.builds)])
+    plain, control, idle, update = builds.T
+    step = float(np.median(plain))
+    ratios = {
+        "control": control,
+        "idle": idle,
+        "total": idle + update / (FREQUENCY * plain),
+    }
+    measured = {"plain_ms": 1000 * step, "update_ms": 1000 * float(np.median(update))}
+    for name, values in ratios.items():
+        measured[f"{name}_ratio"] = float(values.mean())
+        measured[f"{name}_error"] = float(2 * values.std(ddof=1) / len(values) ** 0.5)
+    return {**measured, "load_before": round(load, 2)}
+
+
+def _measure_build(
+    case: Case, toolkit: toolkits.Toolkit, batches: Any, random: np.random.Generator
+) -> list[float]:
+    """Return seconds of a plain step, the ratios of control and idle, seconds of an update."""
+    # In random order: what is built or run first is often the fastest.
+    fits = [_Fit(variant, case, toolkit, batches) for variant in random.permutation(VARIANTS)]
     for fit in fits:  # Traces the graphs; the idle fit gets its masks here.
         fit.block()
-    load = os.getloadavg()[0]
     times = []
-    for number in range(case.rounds):
-        order = fits if number % 2 else fits[::-1]
-        block = {fit.variant: fit.block() for fit in order}
+    for _ in range(case.rounds):
+        block = {fit.variant: fit.block() for fit in random.permutation(fits)}
         times.append([block[variant] for variant in VARIANTS])
-    plain, idle, updating = np.array(times).T
-    step = float(np.median(plain)) / case.steps
-    updates = updating - idle
-    return {
-        "plain_ms": 1000 * step,
-        "update_ms": 1000 * float(np.median(updates)),
-        "idle_ratio": float(np.median(idle / plain)),
-        "idle_interval": _median_interval(idle / plain),
-        "total_ratio": float(np.median(idle / plain) + np.median(updates) / (FREQUENCY * step)),
-        "load_before": round(load, 2),
-    }
-
-
-def _median_interval(values: np.ndarray) -> list[float]:
-    """Return the 95 % confidence interval of the median, from the order of the values."""
-    ordered = np.sort(values)
-    middle, half = len(values) / 2, 0.98 * len(values) ** 0.5
-    low, high = int(middle - half), int(np.ceil(middle + half))
-    return [float(ordered[max(low, 0)]), float(ordered[min(high, len(values) - 1)])]
+    toolkit.keras.backend.clear_session()
+    plain, control, idle, updating = np.array(times).T
+    medians = [plain / case.steps, control / plain, idle / plain, updating - idle]
+    return [float(np.median(values)) for values in medians]
 
 
 class _Fit:
@@ -109,7 +118,7 @@ class _Fit:
         self.variant, self.steps, self.batches = variant, case.steps, batches
         self.model = getattr(models, case.model)(toolkit.keras)
         self.callbacks = []
-        if variant != "plain":
+        if variant in ("idle", "updating"):
             frequency = case.steps if variant == "updating" else NEVER
             self.model = toolkit.prune(
                 self.model, 0.5, 0.8, begin_step=1, end_step=10 * NEVER, frequency=frequency
@@ -148,11 +157,11 @@ def _clock(keras: Any) -> Any:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--quick", action="store_true", help="two rounds; tries the machinery")
+    parser.add_argument("--quick", action="store_true", help="tries the machinery")
     parser.add_argument("--toolkit", choices=toolkits.NAMES, help=argparse.SUPPRESS)
     options = parser.parse_args()
     folder = common.SCRATCH if options.quick else common.RESULTS
-    cases = [replace(case, rounds=2) for case in CASES] if options.quick else CASES
+    cases = [replace(case, rounds=2, builds=2) for case in CASES] if options.quick else CASES
     rows_path = folder / "overhead.jsonl"
     settings = {"cases": [{**asdict(case), "shape": list(case.shape)} for case in cases]}
     if options.toolkit:
@@ -175,14 +184,14 @@ def _measure_missing(cases: Any, name: str, rows_path: Path, settings: dict[str,
     toolkit = toolkits.load(name)
     for case in missing:
         row = {"toolkit": name, "model": case.model, **measure(case, toolkit)}
-        toolkit.keras.backend.clear_session()
         ended = time.perf_counter()
         row |= {"seconds": round(ended - started, 1), "settings": settings}
         common.append_row(rows_path, {**row, "environment": common.environment()})
         started = ended
         print(
-            f"{name:8} {case.model:10} step {row['plain_ms']:.1f} ms, between updates "
-            f"x{row['idle_ratio']:.3f}, total x{row['total_ratio']:.3f}, {row['seconds']:.0f} s",
+            f"{name:8} {case.model:10} step {row['plain_ms']:.1f} ms, control "
+            f"x{row['control_ratio']:.3f}, between updates x{row['idle_ratio']:.3f}, "
+            f"total x{row['total_ratio']:.3f}, {row['seconds']:.0f} s",
             flush=True,
         )
 

@@ -10,7 +10,13 @@ from benchmarks import common, toolkits
 
 IDLE_GOAL = 1.03
 TOTAL_GOAL = 1.05
-COLUMNS = ("toolkit", "model", "plain_ms", "update_ms", "idle_ratio", "total_ratio")
+COLUMNS = (
+    "toolkit",
+    "model",
+    "plain_ms",
+    "update_ms",
+    *(f"{ratio}_{part}" for ratio in ("control", "idle", "total") for part in ("ratio", "error")),
+)
 
 
 def write(rows: list[dict[str, Any]], stem: Path, command: str) -> str:
@@ -32,15 +38,16 @@ def write(rows: list[dict[str, Any]], stem: Path, command: str) -> str:
 
 
 def _markdown(rows: list[dict[str, Any]], command: str) -> str:
-    header = ["model", "toolkit", "plain step", "between updates", "one update", "total"]
+    header = ["model", "toolkit", "plain step", "control", "between updates", "one update", "total"]
     table = [
         [
             row["model"],
             row["toolkit"],
             f"{row['plain_ms']:.1f} ms",
-            f"{row['idle_ratio']:.3f} ({_range(row['idle_interval'])})",
+            _ratio(row, "control"),
+            _ratio(row, "idle"),
             f"{row['update_ms']:.1f} ms",
-            f"{row['total_ratio']:.3f}",
+            _ratio(row, "total"),
         ]
         for row in sorted(rows, key=lambda row: (row["model"], row["toolkit"] == "tfmot"))
     ]
@@ -51,15 +58,16 @@ def _markdown(rows: list[dict[str, Any]], command: str) -> str:
     environments = sorted({" - ".join(row["environment"].values()) for row in rows})
     cases = rows[0]["settings"]["cases"]
     blocks = "; ".join(
-        f"{case['model']} {tuple(case['shape'])}, batch {case['batch']}, {case['rounds']} rounds "
-        f"of {case['steps']} steps per variant"
+        f"{case['model']} {tuple(case['shape'])}, batch {case['batch']}, {case['builds']} builds "
+        f"of {case['rounds']} rounds of {case['steps']} steps per variant"
         for case in cases
     )
     return f"""# Overhead of pruning in `fit`: tfprune beside tfmot
 
-Step time of a pruned `fit` over a plain `fit` of the same model: median (95 % confidence interval)
-of the ratios within interleaved rounds. Total = between updates + one update / (100 plain steps).
-What a toolkit does once per epoch is left out.
+Step time of a pruned `fit` over a plain `fit` of the same model: mean over several builds, ± two
+standard errors, of the median ratio within interleaved rounds. The control is a second plain model.
+Total = between updates + one update / (100 plain steps). What a toolkit does once per epoch is left
+out.
 Each toolkit is compared with the plain `fit` of its own Keras, in its own process.
 
 {common.markdown_table(header, table)}
@@ -76,8 +84,8 @@ total {total:.3f} (goal <= {TOTAL_GOAL}: {_met(total <= TOTAL_GOAL)}).
 """
 
 
-def _range(interval: list[float]) -> str:
-    return f"{interval[0]:.3f} to {interval[1]:.3f}"
+def _ratio(row: dict[str, Any], name: str) -> str:
+    return f"{row[f'{name}_ratio']:.3f} ± {row[f'{name}_error']:.3f}"
 
 
 def _met(reached: bool) -> str:

@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from types import ModuleType
 from typing import Any
+
+import numpy as np
 
 NAMES = ("tfprune", "tfmot")
 
@@ -23,7 +25,7 @@ class Toolkit:
         name: "tfprune" or "tfmot".
         keras: the Keras module, `keras` or `tf_keras`.
         prune: function `(model, initial, final, *, begin_step, end_step, frequency)` that returns
-            the model to train, with a cubic schedule over all kernels of Conv2D, Dense and LSTM.
+            the model to train, with a cubic schedule over all its `kernels`.
         callback: function without arguments that returns the callback `fit` needs.
         strip: function that returns the plain model after training.
     """
@@ -48,14 +50,38 @@ def kernels(model: Any) -> list[Any]:
     """Return the prunable weights of a plain model: what both toolkits prune in it.
 
     Args:
-        model: plain model of either Keras, with Conv2D, Dense, LSTM and normalization layers.
+        model: plain model of either Keras, with Conv2D, Dense, LSTM, MultiHeadAttention and
+            normalization layers.
     """
-    return [
-        weight
-        for layer in model.layers
-        for weight in layer.trainable_weights
-        if len(weight.shape) > 1
-    ]
+    return [kernel for _, kernel in _kinds_and_kernels(model)]
+
+
+def zeros_by_kind(model: Any) -> dict[str, tuple[int, int]]:
+    """Return the number of zeros and the number of weights in each kind of kernel.
+
+    Args:
+        model: as in `kernels`.
+
+    Returns:
+        `(zeros, size)` for the layer classes of the model, those of recurrent cells in two:
+        "LSTM input" and "LSTM recurrent".
+    """
+    counts: dict[str, tuple[int, int]] = {}
+    for kind, kernel in _kinds_and_kernels(model):
+        values = np.asarray(kernel)
+        zeros, size = counts.get(kind, (0, 0))
+        counts[kind] = (zeros + int(np.count_nonzero(values == 0)), size + values.size)
+    return counts
+
+
+def _kinds_and_kernels(model: Any) -> Iterator[tuple[str, Any]]:
+    for layer in model.layers:
+        kernels = [weight for weight in layer.trainable_weights if "kernel" in weight.name]
+        for kernel in kernels:
+            kind = type(layer).__name__
+            if kind == "LSTM":
+                kind += " recurrent" if "recurrent" in kernel.name else " input"
+            yield kind, kernel
 
 
 def compile_for_labels(model: Any, toolkit: Toolkit, learning_rate: Any = 1e-3) -> None:

@@ -1,8 +1,10 @@
 import json
+import re
 from dataclasses import dataclass
 
 import pytest
 
+from tfprune import allocation, criteria, patterns
 from tfprune.allocation import Allocation, Global, Uniform
 from tfprune.criteria import Criterion, Magnitude, Random
 from tfprune.errors import InvalidArgumentError, InvalidTypeError
@@ -19,6 +21,7 @@ from tfprune.schedules import (
     PolynomialDecay,
     Schedule,
     Staircase,
+    Threshold,
 )
 
 OBJECTS = [
@@ -30,13 +33,29 @@ OBJECTS = [
     OneCycle(0.0, 0.8, end_step=10, steepness=10.0),
     Staircase([(Epochs(1), 0.5), (300, 0.8)]),
     Keep(),
+    Threshold(0.1, relative_to="max", frequency=5),
     Magnitude(),
     Random(seed=3),
+    criteria.Rigl(drop_fraction=0.2, seed=1),
+    criteria.Set(drop_fraction=0.5),
+    *(
+        getattr(criteria, name)()
+        for name in criteria.__all__
+        if name not in ("Criterion", "WeightView", "Magnitude", "Random", "Rigl", "Set")
+    ),
     Unstructured(),
     Block((2, 4)),
     NM(1, 4, axis="output"),
+    patterns.Vector(4, axis="output"),
+    *(getattr(patterns, name)() for name in ("Channel", "Column", "Filter", "Head", "Kernel")),
+    patterns.Row(),
     Uniform(),
-    Global(),
+    Global(min_sparsity=0.1, max_sparsity=0.95),
+    allocation.UniformPlus(),
+    allocation.Erk(kernel=False),
+    allocation.Lamp(),
+    allocation.PerLayer({"conv1": 0.05, re.compile("dense.*/kernel"): 0.8}, default=0.5),
+    allocation.Staged(["conv1", re.compile("dense")]),
 ]
 
 
@@ -56,7 +75,13 @@ def test_the_list_above_covers_every_class():
         for cls in family._concrete_classes()
         if cls.__module__.startswith("tfprune.")
     }
-    assert known == {type(value) for value in OBJECTS}
+    # A function cannot be saved: it becomes a PerLayer as soon as the weights are known.
+    assert known - {allocation.PerWeight} == {type(value) for value in OBJECTS}
+
+
+def test_a_bare_name_is_enough_only_without_arguments():
+    with pytest.raises(InvalidArgumentError, match=r"needs arguments \(shape\)"):
+        Pattern.get("block")
 
 
 def test_a_users_own_dataclass_is_serializable():

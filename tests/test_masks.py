@@ -1,3 +1,4 @@
+import itertools
 import math
 
 import numpy as np
@@ -8,8 +9,25 @@ from hypothesis.extra import numpy as hnp
 
 from tfprune.errors import InvalidArgumentError
 from tfprune.kernel_layout import KernelLayout
-from tfprune.masks import ScoredWeight, global_masks, kept_count, kept_weights, local_mask
-from tfprune.patterns import NM, Block, Unstructured
+from tfprune.masks import (
+    ScoredWeight,
+    global_masks,
+    kept_count,
+    kept_weights,
+    local_mask,
+    threshold_masks,
+)
+from tfprune.patterns import (
+    NM,
+    Block,
+    Channel,
+    Filter,
+    Head,
+    Kernel,
+    Row,
+    Unstructured,
+    Vector,
+)
 
 SHAPES = hnp.array_shapes(min_dims=1, max_dims=4, min_side=1, max_side=9)
 # Few distinct values, so that ties are common.
@@ -17,6 +35,47 @@ SCORES = SHAPES.flatmap(
     lambda shape: hnp.arrays(np.float32, shape, elements=st.sampled_from([0.0, 0.5, 1.0, 2.0, 3.0]))
 )
 SPARSITIES = st.floats(0, 0.999)
+PATTERNS = st.sampled_from(
+    [
+        Unstructured(),
+        Block((2, 3)),
+        Vector(3),
+        Vector(2, axis="output"),
+        Kernel(),
+        Row(),
+        Filter(),
+        Channel(),
+        Head(),
+        NM(2, 4),
+    ]
+)
+
+
+@st.composite
+def layouts(draw):
+    """Dense, convolution, transposed convolution, attention and vector layouts of small shapes."""
+    a, b, c, d = (draw(st.integers(1, 6)) for _ in range(4))
+    return draw(
+        st.sampled_from(
+            [
+                KernelLayout.default((a, b)),
+                KernelLayout.default((a, b, c, d)),
+                KernelLayout((a, b, c, d), input_axes=(3,), output_axes=(2,)),
+                KernelLayout((a, 2 * b, c), (0,), (1, 2), heads=(1, b)),
+                KernelLayout((2 * a, b, c), (0, 1), (2,), heads=(0, a)),
+                KernelLayout.default((a,)),
+            ]
+        )
+    )
+
+
+def random_scores(layout, seed):
+    """Scores with ties."""
+    return np.random.default_rng(seed).integers(0, 6, layout.shape).astype(np.float32)
+
+
+def largest_unit(pattern, layout):
+    return int(np.max(pattern.unit_sizes(layout)))
 
 
 @pytest.mark.parametrize(
@@ -81,6 +140,54 @@ def test_global_masks_share_one_threshold_and_one_count(weights, sparsity):
 
 
 @given(
+    pattern=PATTERNS, layout=layouts(), sparsity=SPARSITIES, seed=st.integers(0, 9), data=st.data()
+)
+def test_every_pattern_has_its_exact_count_and_its_best_units(
+    pattern, layout, sparsity, seed, data
+):
+    scores = random_scores(layout, seed)
+    if isinstance(pattern, NM):
+        sparsity *= pattern.sparsity
+    mask = local_mask(scores, sparsity, pattern, layout=layout)
+    kept = kept_weights(layout, sparsity, pattern)
+    if isinstance(pattern.unit_sizes(layout), int):
+        assert mask.sum() == kept
+    assert abs(int(mask.sum()) - kept) <= largest_unit(pattern, layout)
+    unit_mask = pattern.unit_scores(mask.astype(np.float32), layout)
+    assert set(unit_mask) <= {0, 1}, "a unit was pruned in part"
+    if not isinstance(pattern, NM):
+        units = pattern.unit_scores(scores, layout)
+        assert units[unit_mask == 1].min() >= units[unit_mask == 0].max(initial=-np.inf)
+    again = local_mask(scores, sparsity, pattern, layout=layout, alive=mask)
+    assert (again == mask).all(), "the same mask again should change nothing"
+
+
+@given(
+    pattern=PATTERNS,
+    layout=layouts(),
+    sparsities=st.tuples(SPARSITIES, SPARSITIES),
+    seed=st.integers(0, 9),
+)
+def test_no_pattern_revives_weights_that_another_one_pruned(pattern, layout, sparsities, seed):
+    scores = random_scores(layout, seed)
+    alive = local_mask(scores.max() - scores, sparsities[0])
+    sparsity = sparsities[1] * (pattern.sparsity if isinstance(pattern, NM) else 1)
+    mask = local_mask(scores, sparsity, pattern, layout=layout, alive=alive)
+    assert not (mask & ~alive).any()
+    asked = min(int(alive.sum()), kept_weights(layout, sparsity, pattern))
+    assert abs(int(mask.sum()) - asked) <= largest_unit(pattern, layout)
+    assert mask.any()
+
+
+def test_units_that_are_pruned_in_part_count_what_they_have_left():
+    scores = np.array([[8.0, 3, 2, 9], [7, 4, 1, 6]])
+    alive = np.array([[1, 1, 0, 0], [1, 1, 0, 1]], bool)
+    half = local_mask(scores, 0.5, Filter(), alive=alive)
+    assert half.astype(int).tolist() == [[1, 1, 0, 0], [1, 1, 0, 0]]
+    assert (local_mask(scores, 0.375, Filter(), alive=alive) == alive).all()
+
+
+@given(
     scores=hnp.arrays(
         np.float32, st.tuples(*[st.integers(1, 9)] * 2), elements=st.floats(0, 5, width=32)
     ),
@@ -101,7 +208,7 @@ def test_blocks_are_kept_or_pruned_as_a_whole(scores, shape, sparsity):
     taps=st.integers(1, 3),
     inputs=st.integers(1, 13),
     outputs=st.integers(1, 5),
-    groups=st.sampled_from([(2, 4), (1, 4), (3, 4), (1, 2), (2, 5)]),
+    groups=st.integers(2, 9).flatmap(lambda m: st.tuples(st.integers(1, m - 1), st.just(m))),
     axis=st.sampled_from(["input", "output"]),
     share=st.floats(0, 1),
     seed=st.integers(0, 99),
@@ -134,6 +241,209 @@ def test_two_of_four_runs_along_the_input_channels_of_a_convolution():
     scores = np.random.default_rng(0).random((3, 3, 8, 6), dtype=np.float32)
     mask = local_mask(scores, 0.5, NM(2, 4))
     assert (mask.reshape(9, 2, 4, 6).sum(axis=2) == 2).all()
+
+
+def test_bounds_hold_for_every_weight_and_the_total_stays_exact():
+    strong, middle, weak = np.array([9.0, 8, 7, 6]), np.array([5.0, 1, 1, 1]), np.arange(4) / 4
+
+    def kept(**bounds):
+        weights = [ScoredWeight(scores) for scores in (strong, middle, weak)]
+        return [int(mask.sum()) for mask in global_masks(weights, 0.5, **bounds)]
+
+    assert kept() == [4, 1, 1]
+    assert kept(min_sparsity=0.25) == [3, 2, 1]
+    assert kept(max_sparsity=0.5) == [2, 2, 2]
+    assert kept(min_sparsity=0.5, max_sparsity=0.5) == [2, 2, 2]
+    assert kept(min_sparsity=0.1, max_sparsity=0.6) == [4, 1, 1], "both bounds allow one unit more"
+
+
+def test_a_bound_that_is_whole_but_for_rounding_counts_as_whole():
+    weights = [ScoredWeight(np.arange(20.0) + 100), ScoredWeight(np.arange(20.0))]
+    masks = global_masks(weights, 0.5, max_sparsity=0.9)  # 20 * (1 - 0.9) is a hair below 2.
+    assert [int(mask.sum()) for mask in masks] == [18, 2]
+
+
+@given(
+    weights=st.lists(st.lists(st.integers(0, 5), min_size=1, max_size=5), min_size=1, max_size=3),
+    bounds=st.tuples(st.floats(0, 0.99), st.floats(0, 1)).map(sorted),
+    share=st.floats(0, 1),
+)
+def test_within_bounds_the_kept_scores_are_the_highest_possible(weights, bounds, share):
+    low, high = bounds
+    sparsity = min(low + share * (high - low), 0.99)
+    scores = [np.array(weight, np.float32) for weight in weights]
+    masks = global_masks([ScoredWeight(s) for s in scores], sparsity, None, low, high)
+    counts = [int(mask.sum()) for mask in masks]
+
+    def choices(size):
+        return range(
+            max(math.floor(size * (1 - high) + 1e-6), 1),
+            max(math.ceil(size * (1 - low) - 1e-6), 1) + 1,
+        )
+
+    allowed = [choices(s.size) for s in scores]
+    assert all(count in choice for count, choice in zip(counts, allowed, strict=True))
+    total = max(kept_count(sum(s.size for s in scores), sparsity), sum(c[0] for c in allowed))
+    assert sum(counts) == total
+    best = max(
+        sum(np.sort(s)[::-1][:count].sum() for s, count in zip(scores, combination, strict=True))
+        for combination in itertools.product(*allowed)
+        if sum(combination) == total
+    )
+    assert sum(s[mask].sum() for s, mask in zip(scores, masks, strict=True)) == best
+
+
+@given(
+    pattern=PATTERNS,
+    shapes=st.lists(layouts(), min_size=1, max_size=4),
+    bounds=st.tuples(st.floats(0, 0.99), st.floats(0, 1)).map(sorted),
+    share=st.floats(0, 1),
+)
+def test_bounds_hold_to_one_unit_with_every_pattern(pattern, shapes, bounds, share):
+    low, high = bounds
+    sparsity = min(low + share * (high - low), 0.99)
+    if isinstance(pattern, NM):
+        low, high, sparsity = (n * pattern.sparsity for n in (low, high, sparsity))
+    weights = [ScoredWeight(random_scores(layout, i), layout) for i, layout in enumerate(shapes)]
+    masks = global_masks(weights, sparsity, pattern, low, high)
+    for mask, layout in zip(masks, shapes, strict=True):
+        prunable, unit = pattern.prunable_size(layout), largest_unit(pattern, layout)
+        zeros = mask.size - int(mask.sum())
+        assert low * prunable - unit - 1e-6 <= zeros <= high * prunable + unit + 1e-6
+        assert mask.any()
+
+
+@pytest.mark.parametrize("bounds", [(0.6, 0.9), (0.0, 0.4), (0.9, 0.1)])
+def test_a_sparsity_outside_of_the_bounds_is_refused(bounds):
+    with pytest.raises(InvalidArgumentError, match="widen the bounds"):
+        global_masks([ScoredWeight(np.arange(8.0))], 0.5, None, *bounds)
+
+
+ATTENTION = {
+    "query": KernelLayout((1, 4, 2), (0,), (1, 2), heads=(1, 2)),
+    "key": KernelLayout((1, 2, 2), (0,), (1, 2), heads=(1, 2)),
+    "output": KernelLayout((4, 2, 1), (0, 1), (2,), heads=(0, 2)),
+}
+
+
+def test_kernels_of_one_attention_layer_share_their_heads():
+    scores = {
+        "query": np.array([[[1.0, 1], [1, 1], [3, 3], [3, 3]]]),
+        "key": np.array([[[7.0, 7], [0, 0]]]),
+        "output": np.array([[2.0, 2], [2, 2], [2, 2], [2, 2]])[..., None],
+    }
+    weights = [ScoredWeight(scores[n], ATTENTION[n], group="mha") for n in ATTENTION]
+    # Of the 10 weights of each head: (4 + 14 + 8) / 10 = 2.6, and (12 + 0 + 8) / 10 = 2.0.
+    query, key, output = global_masks(weights, 0.5, Head())
+    assert query[0, :, 0].astype(int).tolist() == [1, 1, 0, 0]
+    assert key[0, :, 0].astype(int).tolist() == [1, 0]
+    assert output[:, 0, 0].astype(int).tolist() == [1, 1, 0, 0]
+    assert [int(m.sum()) for m in threshold_masks(weights, 2.5, Head())] == [4, 2, 4]
+    assert [int(m.sum()) for m in threshold_masks(weights, 1.0, Head(), "mean")] == [4, 2, 4]
+    alone = [ScoredWeight(scores[n], ATTENTION[n]) for n in ATTENTION]
+    query, key, _ = global_masks(alone, 0.5, Head())
+    assert (int(query[0, 3, 0]), int(key[0, 0, 0])) == (1, 1), "without a group each for itself"
+
+
+def test_a_head_that_is_gone_in_one_kernel_does_not_come_back_there():
+    weights = [
+        ScoredWeight(np.ones(layout.shape), layout, group="mha") for layout in ATTENTION.values()
+    ]
+    gone = np.ones((1, 4, 2), bool)
+    gone[:, :2] = False
+    weights[0] = ScoredWeight(weights[0].scores, ATTENTION["query"], gone, group="mha")
+    query, key, output = global_masks(weights, 0.3, Head())
+    assert (query == gone).all()
+    assert key.all()
+    assert output.all()
+
+
+def test_coupled_kernels_with_other_numbers_of_heads_are_refused():
+    other = KernelLayout((1, 3, 2), (0,), (1, 2), heads=(1, 3))
+    weights = [
+        ScoredWeight(np.ones(layout.shape), layout, group=0)
+        for layout in (ATTENTION["query"], other)
+    ]
+    with pytest.raises(InvalidArgumentError, match=r"one number of units. Received: \[2, 3\]"):
+        global_masks(weights, 0.5, Head())
+
+
+def test_a_threshold_keeps_what_scores_at_least_as_much():
+    weights = [ScoredWeight(np.array([1.0, 2, 3, 6])), ScoredWeight(np.array([0.0, 0.5]))]
+
+    def kept(*arguments):
+        masks = threshold_masks(weights, *arguments)
+        return [mask.astype(int).tolist() for mask in masks]
+
+    assert kept(2.0) == [[0, 1, 1, 1], [0, 1]], "the best of the second stays though it is below"
+    assert kept(1.0, None, "mean") == [[0, 0, 1, 1], [0, 1]]
+    assert kept(1.0, None, "mean", "global") == [[0, 0, 1, 1], [0, 1]]
+    assert kept(0.5, None, "max") == [[0, 0, 1, 1], [0, 1]]
+    assert kept(0.1, None, "max") == [[1, 1, 1, 1], [0, 1]]
+    assert kept(0.1, None, "max", "global") == [[1, 1, 1, 1], [0, 1]]
+    assert kept(2.0, Filter()) == [[0, 1, 1, 1], [0, 1]]
+
+
+def test_pruned_weights_count_as_zeros_in_the_statistic_of_a_threshold():
+    alive = np.array([False, True, True, True])
+    weights = [ScoredWeight(np.array([9.0, 1, 3, 6]), alive=alive)]
+    (mask,) = threshold_masks(weights, 1.0, relative_to="mean")
+    assert mask.tolist() == [False, False, True, True], "the mean is (0 + 1 + 3 + 6) / 4"
+
+
+@given(
+    pattern=PATTERNS,
+    shapes=st.lists(layouts(), min_size=1, max_size=4),
+    threshold=st.floats(0, 3),
+    relative_to=st.sampled_from([None, "mean", "max", "std"]),
+    scope=st.sampled_from(["layer", "global"]),
+)
+def test_threshold_masks_agree_with_their_definition(
+    pattern, shapes, threshold, relative_to, scope
+):
+    weights = [ScoredWeight(random_scores(layout, i), layout) for i, layout in enumerate(shapes)]
+    masks = threshold_masks(weights, threshold, pattern, relative_to, scope)
+    units = [pattern.unit_scores(w.scores, w.layout).astype(np.float64) for w in weights]
+    for index, (mask, weight) in enumerate(zip(masks, weights, strict=True)):
+        compared = units[index] if scope == "layer" else np.concatenate(units)
+        cut = threshold * (getattr(np, relative_to)(compared) if relative_to else 1)
+        unit_mask = pattern.unit_scores(mask.astype(np.float32), weight.layout) == 1
+        assert mask.any()
+        clear = np.abs(units[index] - cut) > 1e-5
+        above = clear & (units[index] > cut)
+        assert unit_mask[above].all()
+        if isinstance(pattern, NM):
+            full = local_mask(weight.scores, pattern.sparsity, pattern, layout=weight.layout)
+            assert mask[full].all(), "n of every m stay"
+        elif unit_mask.sum() > 1:
+            assert not unit_mask[clear & ~above].any()
+
+
+@given(
+    pattern=PATTERNS,
+    layout=layouts(),
+    threshold=st.floats(0, 3),
+    relative_to=st.sampled_from([None, "mean", "max"]),
+)
+def test_a_threshold_does_not_creep_upwards(pattern, layout, threshold, relative_to):
+    scores = random_scores(layout, 0)
+    (mask,) = threshold_masks([ScoredWeight(scores, layout)], threshold, pattern, relative_to)
+    pruned = ScoredWeight(scores, layout, mask)
+    (again,) = threshold_masks([pruned], threshold, pattern, relative_to)
+    assert (again == mask).all()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ((1.0, None, "median"), "`relative_to` is None or one of"),
+        ((1.0, None, "mean", "model"), "`scope` is one of"),
+        ((math.nan,), "`threshold` must be finite"),
+    ],
+)
+def test_bad_thresholds_are_refused(arguments, message):
+    with pytest.raises(InvalidArgumentError, match=message):
+        threshold_masks([ScoredWeight(np.ones(4))], *arguments)
 
 
 @pytest.mark.parametrize("pattern", [Unstructured(), Block((2, 3)), NM(2, 4)])

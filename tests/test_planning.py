@@ -1,6 +1,7 @@
 import json
 
 import keras
+import numpy as np
 import pytest
 
 import tfprune
@@ -40,8 +41,11 @@ def test_masks_do_not_count_as_parameters(dense_net):
     assert tfprune.profile(pruned).parameters == dense_net.count_params()
 
 
-def test_a_global_threshold_is_announced(dense_net):
-    assert "by one threshold over all" in str(tfprune.plan(dense_net, 0.5, allocation="global"))
+def test_a_global_plan_shows_what_todays_scores_give_each_layer(dense_net):
+    planned = [r.sparsity for r in tfprune.plan(dense_net, 0.5, allocation="global").rows]
+    sparse = tfprune.prune_once(dense_net, 0.5, allocation="global")
+    zeros = [float(np.mean(layer.kernel.numpy() == 0)) for layer in sparse.layers]
+    assert [s for s in planned if s is not None] == pytest.approx(zeros)
 
 
 def test_a_plan_that_cannot_be_is_refused(dense_net):

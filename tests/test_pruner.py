@@ -4,8 +4,8 @@ import pytest
 
 import tfprune
 from tfprune.errors import InvalidArgumentError, NotPrunedError
+from tfprune.mask_computation import compute_masks
 from tfprune.patterns import NM
-from tfprune.pruner import compute_masks
 from tfprune.schedules import Keep, LinearDecay
 
 layers = keras.layers

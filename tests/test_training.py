@@ -66,7 +66,7 @@ def test_state_of_pruned_weights_starts_afresh(name, dense_net, dense_data):
     pruner = tfprune.Pruner(pruned)
     weight = pruner.weights[0]
     pruner.runs[0].schedule = tfprune.schedules.ConstantSparsity(0.9)
-    pruner.runs[0].update(11, pruned.optimizer)
+    pruner.runs[0].update(11, pruned, pruned.optimizer)
     slots = list(_slots(pruned.optimizer, weight.variable))
     # SGD without momentum keeps none; Adafactor's second moments are factored.
     assert slots or name in ("SGD", "Adafactor")

@@ -27,11 +27,23 @@ _HOME = {
     "plan": "tfprune.planning",
     "profile": "tfprune.profiling",
     "prune": "tfprune.pruning",
-    "prune_once": "tfprune.pruning",
+    "prune_once": "tfprune.one_shot",
     "register_prunable": "tfprune.prunable",
     "strip": "tfprune.pruning",
 }
-_MODULES = ("allocation", "callbacks", "criteria", "errors", "masks", "patterns", "schedules")
+_MODULES = (
+    "allocation",
+    "callbacks",
+    "criteria",
+    "errors",
+    "evidence",
+    "masks",
+    "methods",
+    "patterns",
+    "regularization",
+    "schedules",
+    "structured",
+)
 
 __all__ = [
     "ExportReport",
@@ -43,17 +55,21 @@ __all__ = [
     "callbacks",
     "criteria",
     "errors",
+    "evidence",
     "export_model",
     "is_pruned",
     "masks",
+    "methods",
     "patterns",
     "plan",
     "profile",
     "prune",
     "prune_once",
     "register_prunable",
+    "regularization",
     "schedules",
     "strip",
+    "structured",
 ]
 
 

@@ -8,7 +8,7 @@ inline operations keep their arguments, and nested models are rebuilt in place.
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import keras
@@ -90,7 +90,10 @@ class LayerCopier:
 
 
 def rebuild(
-    model: keras.Model, replace: Replace, copier: LayerCopier
+    model: keras.Model,
+    replace: Replace,
+    copier: LayerCopier,
+    bypass: Mapping[int, Callable[..., Any]] | None = None,
 ) -> tuple[keras.Model, dict[int, keras.layers.Layer]]:
     """Build the same model from the layers that `replace` returns.
 
@@ -98,11 +101,14 @@ def rebuild(
         model: a built model for which `is_rebuildable` holds.
         replace: function of `(layer, copier)` that returns the layer to call instead.
         copier: copies layers for `replace`; its `transfer_state` is called at the end.
+        bypass: functions to call instead of operations that are left out, by their `id`; layers
+            of a Sequential model are just left out.
 
     Returns:
         The new, uncompiled model, and the new layers by the `id` of the old ones.
     """
-    new_layers: dict[int, keras.layers.Layer] = {}
+    bypass = bypass or {}
+    new_layers: dict[int, Any] = dict(bypass)
 
     def new_operation(operation: Any) -> Any:
         if id(operation) not in new_layers:
@@ -118,8 +124,8 @@ def rebuild(
 
     def new_model(old: keras.Model) -> keras.Model:
         if isinstance(old, keras.Sequential):
-            layers = [_copy_input(old.inputs[0]), *map(new_operation, old.layers)]
-            new = keras.Sequential(layers, name=old.name)
+            kept = [new_operation(layer) for layer in old.layers if id(layer) not in bypass]
+            new = keras.Sequential([_copy_input(old.inputs[0]), *kept], name=old.name)
         else:
             inputs = keras.tree.map_structure(lambda x: _copy_input(x).output, old.input)
             outputs = old._run_through_graph(inputs, operation_fn=new_operation)

@@ -97,13 +97,28 @@ class Configurable(abc.ABC):
         if isinstance(identifier, cls):
             return identifier
         if isinstance(identifier, str):
-            return cls._class_named(identifier)()
+            return cls._class_named(identifier)._default()
         if isinstance(identifier, dict) and {"class_name", "config"} <= set(identifier):
             return cls._class_named(identifier["class_name"]).from_config(identifier["config"])
         raise InvalidTypeError(
             f"`{cls.family()}` must be one of {cls._known_names()}, or a "
             f"`{cls.family().capitalize()}` object. Received: {identifier!r}"
         )
+
+    @classmethod
+    def _default(cls) -> Self:
+        """Return the object that a bare name stands for."""
+        needed = [
+            parameter.name
+            for parameter in inspect.signature(cls).parameters.values()
+            if parameter.default is parameter.empty
+        ]
+        if needed:
+            raise InvalidArgumentError(
+                f"{cls.name()!r} needs arguments ({', '.join(needed)}), so it has no bare name: "
+                f"pass a `{cls.__name__}(...)` object."
+            )
+        return cls()
 
     @classmethod
     def _class_named(cls, name: str) -> type:

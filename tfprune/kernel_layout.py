@@ -21,6 +21,9 @@ class KernelLayout:
         shape: shape of the weight.
         input_axes: axes that are summed over with the layer's input features.
         output_axes: axes that index the layer's output features.
+        heads: for a kernel of an attention layer: the axis that indexes its heads, and how many
+            units the heads form. With grouped queries, a unit is the consecutive query heads that
+            share a key/value head.
 
     All other axes are taps (the spatial positions of a convolution kernel).
 
@@ -33,6 +36,7 @@ class KernelLayout:
     shape: tuple[int, ...]
     input_axes: tuple[int, ...]
     output_axes: tuple[int, ...]
+    heads: object = None
 
     @classmethod
     def default(cls, shape: tuple[int, ...]) -> KernelLayout:

@@ -47,3 +47,12 @@ def check_built(model: keras.Model) -> None:
             "`Input` layer, call `model.build(input_shape)`, or call the model on a batch. "
             f"Unbuilt: {', '.join(unbuilt[:8]) or model.name}"
         )
+
+
+def subclassed_model_error(model: keras.layers.Layer, remedy: str) -> UnsupportedModelError:
+    """Build the error for a model that cannot be rebuilt; `remedy` is code that works."""
+    return UnsupportedModelError(
+        f"{model.name!r} is a {type(model).__name__}: a class of its own, which cannot be taken "
+        f"apart and rebuilt. Work on it in place: `{remedy}`, with "
+        "`tfprune.callbacks.UpdateMasks(pruner)` in `fit`."
+    )

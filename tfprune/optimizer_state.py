@@ -37,7 +37,7 @@ def mask_average(optimizer: Any, variable: keras.Variable, mask: Any) -> None:
         variable: the pruned weight.
         mask: its boolean mask.
     """
-    for inner in _parts(optimizer):
+    for inner in optimizer_parts(optimizer):
         averages = getattr(inner, "_model_variables_moving_average", None) or ()
         for average, of in zip(averages, getattr(inner, "_trainable_variables", ()), strict=False):
             if of is variable and average is not None:
@@ -46,11 +46,11 @@ def mask_average(optimizer: Any, variable: keras.Variable, mask: Any) -> None:
 
 def keeps_averages(optimizer: Any) -> bool:
     """Whether an optimizer, or one inside of it, keeps moving averages (`use_ema=True`)."""
-    return any(getattr(part, "use_ema", False) for part in _parts(optimizer))
+    return any(getattr(part, "use_ema", False) for part in optimizer_parts(optimizer))
 
 
 def _slots(optimizer: Any, variable: keras.Variable) -> Iterator[tuple[keras.Variable, float]]:
-    for inner in _parts(optimizer):
+    for inner in optimizer_parts(optimizer):
         known = getattr(inner, "_trainable_variables", None) or []
         index = next((i for i, v in enumerate(known) if v is variable), None)
         if index is None:
@@ -70,7 +70,7 @@ def _initial_value(optimizer: Any, slot_name: str) -> float:
     return 0.0
 
 
-def _parts(optimizer: Any) -> Iterator[Any]:
+def optimizer_parts(optimizer: Any) -> Iterator[Any]:
     """Yield the optimizer and those inside of it (LossScaleOptimizer, MultiOptimizer)."""
     if optimizer is None:
         return
@@ -79,4 +79,4 @@ def _parts(optimizer: Any) -> Iterator[Any]:
         getattr(optimizer, "inner_optimizer", None),
         *getattr(optimizer, "optimizers", ()),
     ]:
-        yield from _parts(inner)
+        yield from optimizer_parts(inner)

@@ -9,13 +9,17 @@ from typing import Any
 import keras
 import numpy as np
 
+from tfprune.evidence import Probe
+from tfprune.mask_computation import compute_masks, plan_sparsities, ready_plan
 from tfprune.masks import kept_weights
 from tfprune.model_checks import check_built, check_layer
-from tfprune.prunable import Candidate, SkipReason
+from tfprune.prunable import SkipReason
+from tfprune.pruned_weight import PrunedWeight
 from tfprune.pruner import find_holders
 from tfprune.pruning_plan import PruningPlan
-from tfprune.schedules import Keep
+from tfprune.schedules import Keep, Threshold
 from tfprune.selection import Selector, select_weights
+from tfprune.text_table import align_columns
 
 
 @dataclass(frozen=True)
@@ -27,8 +31,8 @@ class PlanRow:
         layer: class of the layer that made it.
         shape: the weight's shape.
         parameters: its size.
-        sparsity: final sparsity in [0, 1); `None` where a threshold over all layers decides, or
-            where the weight is not pruned.
+        sparsity: final sparsity in [0, 1), by today's scores where one threshold over all layers
+            decides; `None` where training decides, or where the weight is not pruned.
         reason: why the weight is not pruned; empty if it is.
     """
 
@@ -51,12 +55,12 @@ class PlanReport:
 
     Args:
         rows: one row per weight, in model order.
-        sparsity: final sparsity of all pruned weights together.
+        sparsity: final sparsity of all pruned weights together; `None` where training decides.
         total_parameters: parameters of the model, masks not counted.
     """
 
     rows: tuple[PlanRow, ...]
-    sparsity: float
+    sparsity: float | None
     total_parameters: int
 
     @property
@@ -77,22 +81,15 @@ class PlanReport:
         minor = [row for row in self.rows if row.reason == SkipReason.NOT_A_KERNEL.value]
         lines = [("weight", "layer", "shape", "parameters", "sparsity")]
         lines += [_cells(row) for row in self.rows if row not in minor]
-        widths = [max(len(line[column]) for line in lines) for column in range(4)]
-        table = [
-            "  ".join(
-                cell.rjust(width) if column == 3 else cell.ljust(width)
-                for column, (cell, width) in enumerate(zip(line, widths, strict=False))
-            )
-            + f"  {line[4]}"
-            for line in lines
-        ]
+        table = align_columns(lines, right=[3])
         if minor:
             size = sum(row.parameters for row in minor)
             table.append(f"{len(minor)} biases and other vectors with {size:,} parameters: dense")
         share = self.prunable_parameters / self.total_parameters
+        goal = "" if self.sparsity is None else f", to a sparsity of {self.sparsity:.2%}"
         table.append(
             f"{self.prunable_parameters:,} of {self.total_parameters:,} parameters ({share:.1%}) "
-            f"are pruned, to a sparsity of {self.sparsity:.2%}"
+            f"are pruned{goal}"
         )
         return "\n".join(table)
 
@@ -104,6 +101,8 @@ def plan(
     pattern: Any = "unstructured",
     allocation: Any = "uniform",
     *,
+    data: Any = None,
+    loss: Any = None,
     include: Selector | Iterable[Selector] | None = None,
     exclude: Selector | Iterable[Selector] | None = None,
 ) -> PlanReport:
@@ -115,6 +114,8 @@ def plan(
         criterion: as in `prune`.
         pattern: as in `prune`.
         allocation: as in `prune`.
+        data: as in `prune`; needed only where the criterion's scores decide on the sparsities.
+        loss: as in `prune_once`.
         include: as in `prune`.
         exclude: as in `prune`.
 
@@ -138,13 +139,9 @@ def plan(
     check_built(model)
     decided = select_weights(model, include, exclude, pruning_plan.pattern)
     chosen = [c for c in decided if c.reason is None]
-    zeros = _final_zeros(chosen, pruning_plan)
-    shares: dict[int, float | None] = {}
-    for candidate, count in zip(chosen, zeros, strict=True):
-        decides_later = pruning_plan.allocation.one_threshold and not isinstance(
-            pruning_plan.schedule, Keep
-        )
-        shares[id(candidate)] = None if decides_later else count / candidate.layout.size
+    weights = [PrunedWeight(c.variable, c.layout, owners=c.owners) for c in chosen]
+    zeros = _final_zeros(weights, pruning_plan, Probe(model, weights, data, loss=loss))
+    shares = {id(c): zero / c.layout.size for c, zero in zip(chosen, zeros, strict=False)}
     rows = tuple(
         PlanRow(
             c.path,
@@ -157,22 +154,30 @@ def plan(
         for c in decided
     )
     total = sum(int(np.prod(v.shape)) for v in _parameters(model))
-    return PlanReport(rows, sum(zeros) / sum(c.layout.size for c in chosen), total)
+    sparsity = sum(zeros) / sum(w.size for w in weights) if zeros else None
+    return PlanReport(rows, sparsity, total)
 
 
-def _final_zeros(chosen: list[Candidate], pruning_plan: PruningPlan) -> list[int]:
-    """Return how many zeros each weight ends with, on average for one threshold over all."""
+def _final_zeros(weights: list[PrunedWeight], pruning_plan: PruningPlan, probe: Probe) -> list[int]:
+    """Return how many zeros each weight ends with; nothing where training decides."""
     if isinstance(pruning_plan.schedule, Keep):
-        values = (keras.ops.convert_to_numpy(c.variable) for c in chosen)
+        values = (weight.values() for weight in weights)
         return [v.size - int(np.count_nonzero(v)) for v in values]
-    layouts = [c.layout for c in chosen]
+    pruning_plan = ready_plan(pruning_plan, weights)
     target = pruning_plan.schedule.target_sparsity
-    return [
-        layout.size - kept_weights(layout, sparsity, pruning_plan.pattern)
-        for layout, sparsity in zip(
-            layouts, pruning_plan.allocation.sparsities(target, layouts), strict=True
-        )
-    ]
+    by_scores = pruning_plan.allocation.one_threshold or isinstance(
+        pruning_plan.schedule, Threshold
+    )
+    if not by_scores:
+        sparsities = plan_sparsities(weights, pruning_plan, target)
+        return [
+            weight.size - kept_weights(weight.layout, sparsity, pruning_plan.pattern)
+            for weight, sparsity in zip(weights, sparsities, strict=True)
+        ]
+    if pruning_plan.criterion.accumulates:
+        return []
+    masks = compute_masks(weights, pruning_plan, target, probe=probe)
+    return [mask.size - int(np.count_nonzero(mask)) for mask in masks]
 
 
 def _parameters(model: keras.layers.Layer) -> list[keras.Variable]:
@@ -189,7 +194,7 @@ def _cells(row: PlanRow) -> tuple[str, ...]:
     if row.reason:
         outcome = f"-  ({row.reason})"
     elif row.sparsity is None:
-        outcome = "by one threshold over all"
+        outcome = "decided in training"
     else:
         outcome = f"{row.sparsity:.2%}"
     shape = "x".join(map(str, row.shape))

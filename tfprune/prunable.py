@@ -7,6 +7,7 @@ own block, is found like any other.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from enum import Enum
@@ -158,6 +159,8 @@ def _walk(layer: keras.layers.Layer, owners: tuple[keras.layers.Layer, ...]) -> 
         if id(variable) in weights | on_request:
             reason = SkipReason.ON_REQUEST if id(variable) in on_request else None
             layout = layout_rule(layer, shape) if layout_rule else layout
+            if heads := _heads(owners, shape):
+                layout = dataclasses.replace(layout, heads=heads)
             if not variable.trainable:
                 reason = SkipReason.FROZEN
         if getattr(layer, "quantization_mode", None):
@@ -183,6 +186,18 @@ def _prunable_variables(
         return {id(v) for v in variables if isinstance(v, keras.Variable)}
 
     return ids(rule.weights), ids(rule.on_request), rule.layout
+
+
+def _heads(
+    owners: tuple[keras.layers.Layer, ...], shape: tuple[int, ...]
+) -> tuple[int, int] | None:
+    """Return where the heads are in a kernel of an attention layer, and `None` for any other."""
+    attention_layers = (keras.layers.MultiHeadAttention, keras.layers.GroupQueryAttention)
+    if len(owners) < 2 or not isinstance(owners[-2], attention_layers):
+        return None
+    attention, projection = owners[-2:]
+    axis = 0 if projection is attention._output_dense else 1
+    return axis, getattr(attention, "num_key_value_heads", shape[axis])
 
 
 def _transposed_layout(layer: keras.layers.Layer, shape: tuple[int, ...]) -> KernelLayout:

@@ -8,152 +8,31 @@ is read from there at each step, so it does not matter in which order anything r
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from typing import Any
 
 import keras
 import numpy as np
 
-from tfprune.criteria import WeightView
 from tfprune.errors import InvalidArgumentError, NotPrunedError
-from tfprune.kernel_layout import KernelLayout
-from tfprune.masks import ScoredWeight, global_masks, local_mask
+from tfprune.evidence import check_data
+from tfprune.gradient_sums import sum_in_training
+from tfprune.mask_computation import ready_plan
 from tfprune.model_checks import check_built, check_layer
-from tfprune.optimizer_state import keeps_averages, mask_average, reset_pruned_slots
+from tfprune.optimizer_state import keeps_averages, mask_average
 from tfprune.prunable import find_candidates
+from tfprune.pruned_weight import PrunedWeight
 from tfprune.pruning_plan import PruningPlan
-from tfprune.schedules import Keep, Schedule
+from tfprune.pruning_run import PruningRun
+from tfprune.schedules import Keep
 from tfprune.selection import Selector, select_weights
 from tfprune.wrappers import MaskHolder, MaskStore
-
-
-@dataclass(frozen=True, eq=False)
-class PrunedWeight:
-    """A weight, its layout and its mask (`None`: no weight is pruned yet)."""
-
-    variable: keras.Variable
-    layout: KernelLayout
-    mask: keras.Variable | None = None
-
-    @property
-    def path(self) -> str:
-        """The weight's path, such as `"conv1/kernel"`."""
-        return self.variable.path
-
-    @property
-    def size(self) -> int:
-        """Number of weights."""
-        return self.layout.size
-
-    def values(self) -> np.ndarray:
-        """Return the weight as a float array."""
-        values = keras.ops.convert_to_numpy(self.variable)
-        # 16-bit floats are slow to sort, and bfloat16 is not numpy's own.
-        return values if values.dtype in (np.float32, np.float64) else values.astype(np.float32)
-
-    def alive(self) -> np.ndarray | None:
-        """Return the mask as a boolean array."""
-        return None if self.mask is None else keras.ops.convert_to_numpy(self.mask)
-
-    def apply_mask(self) -> None:
-        """Set the pruned weights to zero."""
-        zero = keras.ops.zeros((), self.variable.dtype)
-        self.variable.assign(keras.ops.where(self.mask, self.variable, zero))
-
-
-def compute_masks(
-    weights: Sequence[PrunedWeight], plan: PruningPlan, sparsity: float, step: int = 0
-) -> list[np.ndarray]:
-    """Score the weights and cut them to a sparsity, without changing anything.
-
-    Args:
-        weights: the weights with their present masks.
-        plan: criterion, pattern and allocation.
-        sparsity: fraction of zeros in [0, 1).
-        step: training step, for criteria that depend on it.
-
-    Returns:
-        One boolean array per weight, false where it is pruned.
-
-    Raises:
-        InvalidArgumentError: if the scores of a weight are not finite.
-    """
-
-    def scored() -> Iterator[ScoredWeight]:
-        for weight in weights:
-            scores = plan.criterion.score(WeightView(weight.values(), weight.path, step))
-            alive = None if plan.criterion.scores_pruned else weight.alive()
-            yield ScoredWeight(scores, weight.layout, alive, weight.path)
-
-    if plan.allocation.one_threshold:
-        return global_masks(scored(), sparsity, plan.pattern)
-    sparsities = plan.allocation.sparsities(sparsity, [weight.layout for weight in weights])
-    return [
-        local_mask(w.scores, s, plan.pattern, layout=w.layout, alive=w.alive, path=w.path)
-        for w, s in zip(scored(), sparsities, strict=True)
-    ]
 
 
 def find_holders(layer: keras.layers.Layer) -> list[MaskHolder]:
     """Return the mask holders in a model, in model order."""
     holders = [part for part in layer._flatten_layers() if isinstance(part, MaskHolder)]
     return list(dict.fromkeys(holders))
-
-
-class PruningRun:
-    """One plan at work: its counters, and the weights it rules.
-
-    Args:
-        lead: the holder that has the plan.
-        weights: the weights of all holders of the plan.
-    """
-
-    def __init__(self, lead: MaskHolder, weights: list[PrunedWeight]) -> None:
-        self.plan = lead.plan
-        self.schedule: Schedule = lead.plan.schedule
-        self.weights = weights
-        self._lead = lead
-        lead.driven = True
-
-    @property
-    def step(self) -> int:
-        """Number of training steps begun so far."""
-        # The TensorFlow variable itself: twice per step, Keras's checks would cost 0.1 ms.
-        return int(self._lead.pruning_step.value.numpy())
-
-    @step.setter
-    def step(self, value: int) -> None:
-        self._lead.pruning_step.value.assign(value)
-
-    @property
-    def held(self) -> bool:
-        """Whether the masks are frozen as they are."""
-        return bool(self._lead.pruning_held.numpy())
-
-    @held.setter
-    def held(self, value: bool) -> None:
-        self._lead.pruning_held.assign(value)
-
-    def due(self, after: int, until: int) -> int | None:
-        """Return the update step to serve, if one is due after `after` and by `until`."""
-        # Nothing has been served before the first step, so step 0 is due then too.
-        return self.schedule.due_step(after or -1, until)
-
-    def update(self, step: int, optimizer: Any) -> None:
-        """Compute the masks that the schedule wants at `step`, then put them in force."""
-        if self.held:
-            return
-        masks = compute_masks(self.weights, self.plan, self.schedule.sparsity_at(step), step)
-        for weight, mask in zip(self.weights, masks, strict=True):
-            before = weight.alive()
-            if np.array_equal(before, mask):
-                continue
-            weight.mask.assign(mask)
-            weight.apply_mask()
-            # Weights that grow back start afresh too, so both masks have to keep a slot.
-            reset_pruned_slots(optimizer, weight.variable, before & mask)
-            mask_average(optimizer, weight.variable, weight.mask)
 
 
 class Pruner:
@@ -170,6 +49,7 @@ class Pruner:
         allocation: as in `tfprune.prune`.
         include: as in `tfprune.prune`.
         exclude: as in `tfprune.prune`.
+        data: as in `tfprune.prune`; also for a loaded model, whose file holds no data.
         optimizer: the optimizer of a custom loop; the compiled one by default.
 
     Raises:
@@ -195,6 +75,7 @@ class Pruner:
         *,
         include: Selector | Sequence[Selector] | None = None,
         exclude: Selector | Sequence[Selector] | None = None,
+        data: Any = None,
         optimizer: Any = None,
     ) -> None:
         check_layer(model)
@@ -209,6 +90,7 @@ class Pruner:
                     "attached the masks; to drive it, leave `schedule` out."
                 )
             plan = PruningPlan.create(schedule, criterion, pattern, allocation)
+            check_data(plan.criterion.evidence, data)
             holders = [_attach(model, plan, include, exclude)]
         if not holders:
             raise NotPrunedError(
@@ -216,6 +98,8 @@ class Pruner:
                 " or pass a schedule here to attach masks to the model itself."
             )
         self.runs = _group_runs(model, holders)
+        for run in self.runs:
+            run.data = data if data is not None else run.data
         self._first = 0
 
     @property
@@ -262,6 +146,30 @@ class Pruner:
         """Whether the optimizer keeps moving averages of the weights (`use_ema=True`)."""
         return keeps_averages(self.optimizer)
 
+    def check_data(self) -> None:
+        """Refuse to run a criterion that looks at data without any.
+
+        Raises:
+            InvalidArgumentError: if data is missing.
+        """
+        for run in self.runs:
+            if run.data is None and not isinstance(run.schedule, Keep):
+                check_data(run.plan.criterion.evidence, None)
+
+    def watch_gradients(self) -> bool:
+        """Let criteria that sum something over the training steps see the gradients.
+
+        Returns:
+            Whether a training step that is traced already has to be traced again.
+        """
+        return any(
+            [
+                sum_in_training(self.optimizer, run.weights, run.plan.criterion.increment)
+                for run in self.runs
+                if run.plan.criterion.accumulates
+            ]
+        )
+
     def resolve(self, steps_per_epoch: int | None, epochs: int | None) -> None:
         """Turn `Epochs` and `Fraction` in the schedules into steps.
 
@@ -286,6 +194,7 @@ class Pruner:
             count: how many batches the coming execution takes (`steps_per_execution`). Updates
                 that fall inside of it are served by `catch_up`.
         """
+        self.watch_gradients()
         for run in self.runs:
             begun = run.step
             self._first = begun + 1
@@ -305,7 +214,7 @@ class Pruner:
     def _serve(self, run: PruningRun, after: int, until: int) -> None:
         due = run.due(after, until)
         if due is not None:
-            run.update(due, self.optimizer)
+            run.update(due, self.model, self.optimizer)
 
     def apply_masks(self) -> None:
         """Zero the pruned weights, and their moving averages if the optimizer keeps some."""
@@ -321,9 +230,8 @@ class Pruner:
             if isinstance(end, int) and run.step < end and not run.held:
                 warnings.warn(
                     f"Training ended at step {run.step}, before the pruning schedule's end at "
-                    f"step {end}: the sparsity is {self.sparsity:.1%}, not the final "
-                    f"{run.schedule.target_sparsity:.1%}. Train longer, or end the schedule "
-                    "earlier.",
+                    f"step {end}: the sparsity is {self.sparsity:.1%}, not {run.schedule.goal}. "
+                    "Train longer, or end the schedule earlier.",
                     stacklevel=2,
                 )
 
@@ -353,6 +261,7 @@ def _attach(model: keras.Model, plan: PruningPlan, include: Any, exclude: Any) -
     """Attach masks to the weights of a built model, in place."""
     check_built(model)
     chosen = [c for c in select_weights(model, include, exclude, plan.pattern) if c.reason is None]
+    plan = ready_plan(plan, [PrunedWeight(c.variable, c.layout, owners=c.owners) for c in chosen])
     store = MaskStore(plan, name=f"{model.name}_masks")
     store.hold_masks([candidate.variable for candidate in chosen])
     if isinstance(plan.schedule, Keep):
@@ -380,15 +289,17 @@ def _group_runs(model: keras.Model, holders: Sequence[MaskHolder]) -> list[Pruni
                 "this model. Give the model a plan of its own: `tfprune.prune(model, ...)`."
             )
         # By variable: one that is tied between two layers has one mask, and counts once.
-        masks = {
-            id(variable): mask
-            for holder in members
-            for variable, mask in zip(holder.prunable_weights, holder.weight_masks, strict=True)
-        }
+        held = {id(variable) for holder in members for variable in holder.prunable_weights}
         weights = [
-            PrunedWeight(c.variable, c.layout, masks[id(c.variable)])
+            PrunedWeight(
+                c.variable,
+                c.layout,
+                c.variable.constraint.mask,
+                c.owners,
+                c.variable.constraint.accumulator,
+            )
             for c in candidates
-            if id(c.variable) in masks
+            if id(c.variable) in held
         ]
         runs.append(PruningRun(lead, weights))
     return runs

@@ -1,6 +1,6 @@
-"""`prune`, `strip` and `prune_once`: from a plain model to a pruned one, and back.
+"""`prune` and `strip`: from a plain model to a pruned one, and back.
 
-All return new, uncompiled models and leave the given one alone.
+Both return new, uncompiled models and leave the given one alone.
 """
 
 from __future__ import annotations
@@ -13,14 +13,16 @@ import keras
 import numpy as np
 
 from tfprune.cloning import LayerCopier, is_rebuildable, rebuild
-from tfprune.errors import InvalidArgumentError, NotPrunedError, UnsupportedModelError
-from tfprune.model_checks import check_built, check_layer
-from tfprune.prunable import Candidate
-from tfprune.pruner import PrunedWeight, compute_masks, find_holders
+from tfprune.errors import NotPrunedError, UnsupportedModelError
+from tfprune.evidence import check_data
+from tfprune.mask_computation import ready_plan
+from tfprune.model_checks import check_built, check_layer, subclassed_model_error
+from tfprune.plain_copy import copy_built, plain_copy
+from tfprune.pruner import find_holders
 from tfprune.pruning_plan import PruningPlan
-from tfprune.schedules import ConstantSparsity, Keep
-from tfprune.selection import Selector, select_weights
-from tfprune.wrappers import MaskHolder, Pruned
+from tfprune.schedules import Keep
+from tfprune.selection import Selector, choose_weights
+from tfprune.wrappers import Pruned
 
 
 def prune(
@@ -30,6 +32,7 @@ def prune(
     pattern: Any = "unstructured",
     allocation: Any = "uniform",
     *,
+    data: Any = None,
     include: Selector | Iterable[Selector] | None = None,
     exclude: Selector | Iterable[Selector] | None = None,
     copy: bool = True,
@@ -44,11 +47,16 @@ def prune(
         model: a built Functional or Sequential model, a layer, or a list of layers.
         schedule: a schedule from `tfprune.schedules`; a sparsity in [0, 1), reached at the first
             step; or `"keep"`, which holds the zeros that the weights have now.
-        criterion: which weights matter: `"magnitude"`, `"random"` or a `Criterion`.
-        pattern: which weights go together: `"unstructured"`, an N:M pattern such as `"2:4"`, or a
-            `Pattern` such as `tfprune.patterns.Block((1, 4))`.
+        criterion: which weights matter: a name from `tfprune.criteria`, such as `"magnitude"`,
+            `"taylor"`, `"movement"` or `"rigl"`, or a `Criterion`.
+        pattern: which weights go together: `"unstructured"`, an N:M pattern such as `"2:4"`,
+            `"filter"` and others from `tfprune.patterns`, such as `Block((1, 4))`.
         allocation: `"uniform"` gives every weight the same sparsity, `"global"` cuts by one
-            threshold over all; or an `Allocation`.
+            threshold over all, `"erk"`, `"lamp"` and others are in `tfprune.allocation`; a dict
+            such as `{"conv1": 0.05}` sets some layers apart.
+        data: what criteria such as `"taylor"` and `"wanda"` look at when the masks are updated:
+            arrays `(x, y)`, a `tf.data.Dataset` or `keras.utils.PyDataset` of batches. It is not
+            saved with the model.
         include: prune only these: layer names, weight paths, `re.compile(...)` patterns, layer
             classes or callables on the layer; one or several.
         exclude: do not prune these.
@@ -70,14 +78,20 @@ def prune(
         True
     """
     plan = PruningPlan.create(schedule, criterion, pattern, allocation)
+    check_data(() if isinstance(plan.schedule, Keep) else plan.criterion.evidence, data)
     if isinstance(model, Sequence):
-        return _prune_layers(model, plan, include, exclude, copy)
+        pruned = _prune_layers(model, plan, include, exclude, copy)
+        pruned[0].set_data(data)
+        return pruned
     check_layer(model)
     if is_rebuildable(model):
-        return _prune_model(model, plan, include, exclude, copy)
-    if isinstance(model, keras.Model):
-        raise _subclassed_model_error(model, "pruner = tfprune.Pruner(model, schedule=...)")
-    return _prune_layers([model], plan, include, exclude, copy)[0]
+        pruned = _prune_model(model, plan, include, exclude, copy)
+    elif isinstance(model, keras.Model):
+        raise subclassed_model_error(model, "pruner = tfprune.Pruner(model, schedule=...)")
+    else:
+        pruned = _prune_layers([model], plan, include, exclude, copy)[0]
+    find_holders(pruned)[0].set_data(data)
+    return pruned
 
 
 def strip(model: Any) -> Any:
@@ -106,15 +120,9 @@ def strip(model: Any) -> Any:
         raise NotPrunedError(
             f"{model.name!r} holds no pruning masks, so there is nothing to strip."
         )
-    copier = LayerCopier()
-    if isinstance(model, Pruned):
-        stripped = _copy_built(model.layer, copier)
-        copies = {id(model): stripped}
-    elif is_rebuildable(model):
-        stripped, copies = rebuild(model, _copy_unwrapped, copier)
-    else:
-        raise _subclassed_model_error(model, "pruner.strip()")
-    _zero_pruned_weights(holders, _copied_variables(model, copies))
+    if not (isinstance(model, Pruned) or is_rebuildable(model)):
+        raise subclassed_model_error(model, "pruner.strip()")
+    stripped, _ = plain_copy(model)
     if find_holders(stripped):
         names = ", ".join(holder.name for holder in find_holders(stripped))
         raise UnsupportedModelError(
@@ -122,57 +130,6 @@ def strip(model: Any) -> Any:
             "not take apart: strip them where you made them."
         )
     return stripped
-
-
-def prune_once(
-    model: keras.Model,
-    sparsity: float,
-    criterion: Any = "magnitude",
-    pattern: Any = "unstructured",
-    allocation: Any = "uniform",
-    *,
-    include: Selector | Iterable[Selector] | None = None,
-    exclude: Selector | Iterable[Selector] | None = None,
-) -> keras.Model:
-    """Return a plain copy of the model with the given sparsity, without training.
-
-    Args:
-        model: a built Functional or Sequential model, pruned or not.
-        sparsity: fraction of zeros, in [0, 1).
-        criterion: as in `prune`.
-        pattern: as in `prune`.
-        allocation: as in `prune`.
-        include: as in `prune`.
-        exclude: as in `prune`.
-
-    Returns:
-        A new, uncompiled model of plain layers. To train it on without losing the zeros, call
-        `prune(model, schedule="keep")` on it.
-
-    Raises:
-        InvalidArgumentError: for a bad value, or selectors that match nothing.
-        UnsupportedModelError: for a tf_keras, unbuilt or subclassed model.
-
-    Example:
-        >>> model = keras.Sequential([keras.Input((8,)), keras.layers.Dense(4)])
-        >>> sparse = prune_once(model, 0.75)
-        >>> int(np.count_nonzero(sparse.layers[0].kernel))
-        8
-    """
-    plan = PruningPlan.create(ConstantSparsity(sparsity), criterion, pattern, allocation)
-    check_layer(model)
-    if not is_rebuildable(model):
-        raise _subclassed_model_error(model, "tfprune.Pruner(model, schedule=0.5).step()")
-    check_built(model)
-    # Selected in the given model: a copy's automatic names, and so its paths, can be others.
-    selected = _selected_weights(model, plan, include, exclude)
-    plain, copies = rebuild(model, _copy_unwrapped, LayerCopier())
-    copy_of = _copied_variables(model, copies)
-    _zero_pruned_weights(find_holders(model), copy_of)
-    weights = [PrunedWeight(copy_of[id(w.variable)], w.layout) for w in selected]
-    for weight, mask in zip(weights, compute_masks(weights, plan, sparsity), strict=True):
-        _zero(weight.variable, mask)
-    return plain
 
 
 def is_pruned(model: keras.layers.Layer) -> bool:
@@ -184,7 +141,8 @@ def _prune_model(
     model: keras.Model, plan: PruningPlan, include: Any, exclude: Any, copy: bool
 ) -> keras.Model:
     check_built(model)
-    selected = _selected_weights(model, plan, include, exclude)
+    selected = choose_weights(model, plan.pattern, include, exclude)
+    plan = ready_plan(plan, selected)
     chosen = {id(weight.variable) for weight in selected}
     if copy:
         _check_not_tied(model, chosen)
@@ -197,7 +155,7 @@ def _prune_model(
         new = copier.copy(bare)
         if not indices:
             return new
-        wrapper = Pruned(new, indices, plan=None if wrappers else plan, plan_id=plan.id)
+        wrapper = _wrapper(new, indices, plan, lead=not wrappers)
         wrappers.append((wrapper, masks))
         return wrapper
 
@@ -222,8 +180,11 @@ def _prune_layers(
                 "first, or prune the whole model."
             )
     selected = [
-        _selected_weights(layer, plan, include, exclude) if layer.built else [] for layer in layers
+        choose_weights(layer, plan.pattern, include, exclude) if layer.built else []
+        for layer in layers
     ]
+    if all(layer.built for layer in layers):
+        plan = ready_plan(plan, [weight for weights in selected for weight in weights])
     pruned = []
     for layer, weights in zip(layers, selected, strict=True):
         bare = layer.layer if isinstance(layer, Pruned) else layer
@@ -231,8 +192,8 @@ def _prune_layers(
         indices = [i for i, v in enumerate(bare.weights) if id(v) in chosen] or None
         masks = _release(layer, bare, keep_constraints=copy)
         copier = LayerCopier(copy)
-        new = _copy_built(bare, copier) if bare.built else copier.copy(bare)
-        wrapper = Pruned(new, indices, plan=None if pruned else plan, plan_id=plan.id)
+        new = copy_built(bare, copier) if bare.built else copier.copy(bare)
+        wrapper = _wrapper(new, indices, plan, lead=not pruned)
         if bare.built:
             wrapper.build()
             _set_first_masks(wrapper, masks, plan)
@@ -240,23 +201,16 @@ def _prune_layers(
     return pruned
 
 
-def _selected_weights(
-    layer: keras.layers.Layer, plan: PruningPlan, include: Any, exclude: Any
-) -> list[PrunedWeight]:
-    """Return the weights to prune, after checking that their values are finite."""
-    decided: list[Candidate] = select_weights(layer, include, exclude, plan.pattern)
-    weights = [PrunedWeight(c.variable, c.layout) for c in decided if c.reason is None]
-    diverged = [w.path for w in weights if not np.isfinite(_extremes(w.values())).all()]
-    if diverged:
-        raise InvalidArgumentError(
-            f"These weights hold NaN or infinite values: {', '.join(diverged)}. "
-            "Restore a checkpoint from before the training diverged."
-        )
-    return weights
-
-
-def _extremes(values: np.ndarray) -> tuple[float, float]:
-    return (float(values.min()), float(values.max())) if values.size else (0.0, 0.0)
+def _wrapper(
+    layer: keras.layers.Layer, indices: list[int] | None, plan: PruningPlan, lead: bool
+) -> Pruned:
+    return Pruned(
+        layer,
+        indices,
+        plan=plan if lead else None,
+        plan_id=plan.id,
+        accumulates=plan.criterion.accumulates,
+    )
 
 
 def _release(
@@ -285,43 +239,6 @@ def _set_first_masks(wrapper: Pruned, masks: dict[int, np.ndarray], plan: Prunin
             mask.assign(masks[position[id(variable)]])
 
 
-def _copy_unwrapped(layer: keras.layers.Layer, copier: LayerCopier) -> keras.layers.Layer:
-    return copier.copy(layer.layer if isinstance(layer, Pruned) else layer)
-
-
-def _copy_built(layer: keras.layers.Layer, copier: LayerCopier) -> keras.layers.Layer:
-    new = copier.copy(layer)
-    if not new.built:
-        new.build_from_config(layer.get_build_config())
-    copier.transfer_state()
-    return new
-
-
-def _copied_variables(
-    model: keras.layers.Layer, copies: dict[int, keras.layers.Layer]
-) -> dict[int, keras.Variable]:
-    """Return the copy of each weight of a model by the `id` of the original."""
-    copy_of: dict[int, keras.Variable] = {}
-    for layer in model._flatten_layers():
-        if id(layer) in copies and not is_rebuildable(layer):
-            bare = layer.layer if isinstance(layer, Pruned) else layer
-            pairs = zip(bare.weights, copies[id(layer)].weights, strict=True)
-            copy_of.update((id(old), new) for old, new in pairs)
-    return copy_of
-
-
-def _zero_pruned_weights(holders: Sequence[MaskHolder], copy_of: dict[int, keras.Variable]) -> None:
-    """Apply each holder's masks to the copies of its weights."""
-    for holder in holders:
-        for variable, mask in zip(holder.prunable_weights, holder.weight_masks, strict=True):
-            if id(variable) in copy_of:
-                _zero(copy_of[id(variable)], mask)
-
-
-def _zero(variable: keras.Variable, mask: Any) -> None:
-    variable.assign(keras.ops.where(mask, variable, keras.ops.zeros((), variable.dtype)))
-
-
 def _check_not_tied(model: keras.Model, chosen: set[int]) -> None:
     """Refuse to copy a model in which two layers share a variable: the copies would not."""
     leaves = [layer for layer in _graph_layers(model) if not is_rebuildable(layer)]
@@ -346,11 +263,3 @@ def _graph_layers(model: keras.Model) -> list[keras.layers.Layer]:
         nested = _graph_layers(layer) if is_rebuildable(layer) else []
         found.update((id(part), part) for part in [layer, *nested])
     return list(found.values())
-
-
-def _subclassed_model_error(model: keras.layers.Layer, remedy: str) -> UnsupportedModelError:
-    return UnsupportedModelError(
-        f"{model.name!r} is a {type(model).__name__}: a class of its own, which cannot be taken "
-        f"apart and rebuilt. Work on it in place: `{remedy}`, with "
-        "`tfprune.callbacks.UpdateMasks(pruner)` in `fit`."
-    )

@@ -10,8 +10,9 @@ from typing import Any
 from tfprune.allocation import Allocation
 from tfprune.configurable import Configurable
 from tfprune.criteria import Criterion
+from tfprune.errors import InvalidArgumentError
 from tfprune.patterns import Pattern
-from tfprune.schedules import Keep, Schedule, as_schedule
+from tfprune.schedules import Keep, Schedule, Threshold, as_schedule
 
 
 @dataclass(frozen=True)
@@ -48,9 +49,16 @@ class PruningPlan:
             Allocation.get(allocation),
             uuid.uuid4().hex[:12],
         )
-        if not isinstance(plan.schedule, Keep):
+        if isinstance(plan.schedule, Keep):
+            return plan
+        if not isinstance(plan.schedule, Threshold):
             plan.pattern.check_target(plan.schedule.target_sparsity)
+        _check_combination(plan.criterion, plan.pattern, plan.allocation)
         return plan
+
+    def with_schedule(self, schedule: Schedule) -> PruningPlan:
+        """Return the plan with another schedule, such as the resolved one."""
+        return dataclasses.replace(self, schedule=schedule)
 
     def get_config(self) -> dict[str, Any]:
         """Return the plan as plain values."""
@@ -69,4 +77,19 @@ class PruningPlan:
             Pattern.get(config["pattern"]),
             Allocation.get(config["allocation"]),
             config["id"],
+        )
+
+
+def _check_combination(criterion: Criterion, pattern: Pattern, allocation: Allocation) -> None:
+    if criterion.scores_outputs and not pattern.whole_outputs:
+        raise InvalidArgumentError(
+            f"The criterion {criterion.name()!r} gives all weights of one output the same score, "
+            "so it can only choose between whole outputs: pass `pattern='filter'`. "
+            f"Received: {pattern}"
+        )
+    if criterion.within_weight and allocation.one_threshold:
+        raise InvalidArgumentError(
+            f"The scores of {criterion.name()!r} cannot be compared between layers, so one "
+            "threshold over all makes no sense: pass `allocation='erk'` or 'uniform'. "
+            f"Received: {allocation}"
         )

@@ -13,10 +13,12 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 import keras
+import numpy as np
 
 from tfprune.errors import InvalidArgumentError, InvalidTypeError
 from tfprune.patterns import Pattern
 from tfprune.prunable import Candidate, SkipReason, find_candidates
+from tfprune.pruned_weight import PrunedWeight
 
 Selector = str | re.Pattern | type | Callable[[keras.layers.Layer], bool]
 
@@ -64,6 +66,41 @@ def select_weights(
             f"There is nothing to prune in {layer.name!r}: {'; '.join(reasons)}."
         )
     return decided
+
+
+def choose_weights(
+    layer: keras.layers.Layer,
+    pattern: Pattern | None = None,
+    include: Selector | Iterable[Selector] | None = None,
+    exclude: Selector | Iterable[Selector] | None = None,
+) -> list[PrunedWeight]:
+    """Return the weights to prune, with the masks that they have already.
+
+    Args:
+        layer: built layer or model.
+        pattern: as in `select_weights`.
+        include: as in `select_weights`.
+        exclude: as in `select_weights`.
+
+    Raises:
+        InvalidArgumentError: as `select_weights`, and for weights that are NaN or infinite.
+    """
+    weights = [
+        PrunedWeight(c.variable, c.layout, getattr(c.variable.constraint, "mask", None), c.owners)
+        for c in select_weights(layer, include, exclude, pattern)
+        if c.reason is None
+    ]
+    diverged = [w.path for w in weights if not np.isfinite(_extremes(w.values())).all()]
+    if diverged:
+        raise InvalidArgumentError(
+            f"These weights hold NaN or infinite values: {', '.join(diverged)}. "
+            "Restore a checkpoint from before the training diverged."
+        )
+    return weights
+
+
+def _extremes(values: np.ndarray) -> tuple[float, float]:
+    return (float(values.min()), float(values.max())) if values.size else (0.0, 0.0)
 
 
 def _decide(

@@ -23,6 +23,7 @@ from keras.src.utils import tracking
 
 from tfprune.prunable import find_candidates
 from tfprune.pruning_plan import PruningPlan
+from tfprune.step_counter import StepCounter
 
 
 class MaskConstraint(keras.constraints.Constraint):
@@ -32,12 +33,18 @@ class MaskConstraint(keras.constraints.Constraint):
         mask: boolean variable of the weight's shape, false where the weight is pruned.
         user_constraint: the constraint that the weight had before, or `None`.
         holder: the layer that holds the mask.
+        accumulator: float variable of the weight's shape, what the criterion sums in training.
     """
 
     def __init__(
-        self, mask: keras.Variable, user_constraint: Any, holder: MaskHolder | None = None
+        self,
+        mask: keras.Variable,
+        user_constraint: Any,
+        holder: MaskHolder | None = None,
+        accumulator: keras.Variable | None = None,
     ) -> None:
         self.mask = mask
+        self.accumulator = accumulator
         self.user_constraint = user_constraint
         self._holder = holder
 
@@ -63,7 +70,9 @@ class MaskHolder(keras.layers.Layer):
 
     plan: PruningPlan | None = None
     plan_id: str | None = None
+    accumulates = False
     driven = False
+    data: Any = None
     _masked_variables: Sequence[keras.Variable] = ()
 
     @property
@@ -87,10 +96,19 @@ class MaskHolder(keras.layers.Layer):
             name = variable.path.removeprefix(f"{self.path}/").replace("/", "_")
             mask = _state_variable(variable.shape, "bool", "ones", f"{name}_mask")
             setattr(self, f"weight_mask_{index}", mask)
-            variable.constraint = MaskConstraint(mask, variable.constraint, self)
+            accumulator = None
+            if self.accumulates:
+                accumulator = _accumulator(variable.shape, f"{name}_sum")
+                setattr(self, f"weight_sum_{index}", accumulator)
+            variable.constraint = MaskConstraint(mask, variable.constraint, self, accumulator)
         if self.plan is not None:
-            self.pruning_step = _state_variable((), "int64", "zeros", "pruning_step")
+            self.pruning_step = StepCounter("pruning_step")
             self.pruning_held = _state_variable((), "bool", "zeros", "pruning_held")
+
+    def set_data(self, data: Any) -> None:
+        """Keep what the criterion looks at; it is not saved with the model."""
+        # Past Keras's attribute tracking, which would wrap lists and datasets.
+        self.__dict__["data"] = data
 
     def release_masks(self) -> None:
         """Give the weights their own constraints back."""
@@ -123,6 +141,18 @@ def _state_variable(shape: Any, dtype: str, initializer: str, name: str) -> kera
     )
 
 
+def _accumulator(shape: Any, name: str) -> keras.Variable:
+    # A sum over the whole batch, as the optimizer's own all-reduce makes it.
+    return keras.Variable(
+        shape=shape,
+        dtype="float32",
+        initializer="zeros",
+        trainable=False,
+        aggregation="sum",
+        name=name,
+    )
+
+
 @keras.saving.register_keras_serializable(package="tfprune")
 class MaskStore(MaskHolder):
     """The masks of a model that is not rebuilt around wrappers; `Pruner` attaches it.
@@ -135,6 +165,7 @@ class MaskStore(MaskHolder):
         super().__init__(trainable=False, **kwargs)
         self.plan = plan
         self.plan_id = plan.id
+        self.accumulates = plan.criterion.accumulates
         self.built = True
 
 
@@ -148,6 +179,7 @@ class Pruned(MaskHolder, keras.layers.Wrapper):
             `tfprune.prunable` takes.
         plan: what the pruning run does, in one wrapper of each run.
         plan_id: identity of that run, in all its wrappers.
+        accumulates: whether the run's criterion sums something over the training steps.
 
     Example:
         >>> layer = Pruned(keras.layers.Dense(2, name="head"))
@@ -164,6 +196,7 @@ class Pruned(MaskHolder, keras.layers.Wrapper):
         weight_indices: Sequence[int] | None = None,
         plan: PruningPlan | None = None,
         plan_id: str | None = None,
+        accumulates: bool = False,
         **kwargs: Any,
     ) -> None:
         # Before super().__init__(), which reads the signature of `call`.
@@ -173,6 +206,7 @@ class Pruned(MaskHolder, keras.layers.Wrapper):
         super().__init__(layer, **kwargs)
         self.plan = plan
         self.plan_id = plan.id if plan else plan_id
+        self.accumulates = accumulates
         self._weight_indices = None if weight_indices is None else tuple(weight_indices)
         self.autocast = layer.autocast
         self.supports_masking = layer.supports_masking
@@ -257,6 +291,7 @@ class Pruned(MaskHolder, keras.layers.Wrapper):
             else None,
             "plan": self.plan.get_config() if self.plan else None,
             "plan_id": self.plan_id,
+            "accumulates": self.accumulates,
         }
 
     @classmethod

@@ -9,7 +9,8 @@ from typing import Any
 import keras
 
 from tfprune.errors import InvalidArgumentError
-from tfprune.pruner import Pruner, PruningRun
+from tfprune.pruner import Pruner
+from tfprune.pruning_run import PruningRun
 from tfprune.schedules import Keep
 
 
@@ -60,9 +61,11 @@ class UpdateMasks(keras.callbacks.Callback):
         super().set_model(model)
 
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
-        """Refuse a model without masks."""
+        """Refuse a model without masks, or a criterion without its data."""
         self._checked = False
-        _ = self.pruner
+        self.pruner.check_data()
+        if self.pruner.watch_gradients():
+            self.model.make_train_function(force=True)
 
     def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         """Check the plan against the run, once: whatever restores a state has done so by now."""
@@ -93,26 +96,31 @@ class UpdateMasks(keras.callbacks.Callback):
             last = min(batch, steps - 1) if steps else batch
             self.pruner.catch_up(last - self._first_batch + 1)
         # Before any callback's on_epoch_end can save or swap the averages.
-        if self.pruner.keeps_averages and (not steps or batch + 1 >= steps):
-            self.pruner.apply_masks()
+        if not steps or batch + 1 >= steps:
+            self._mask_averages()
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         """Put the sparsity into the logs, where the progress bar and History find it."""
-        self.pruner.apply_masks()
+        self._mask_averages()
         if logs is not None:
             logs["sparsity"] = self.pruner.sparsity
 
     def on_test_begin(self, logs: dict[str, Any] | None = None) -> None:
         """Mask averaged weights before they are evaluated."""
-        self.pruner.apply_masks()
+        self._mask_averages()
 
     def on_predict_begin(self, logs: dict[str, Any] | None = None) -> None:
         """Mask averaged weights before they are used."""
-        self.pruner.apply_masks()
+        self._mask_averages()
 
     def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
         """Mask the final weights, and tell if the schedule is not at its end."""
         self.pruner.finish()
+
+    def _mask_averages(self) -> None:
+        # Keras averages before it applies constraints; without averages the zeros are exact.
+        if self.pruner.keeps_averages:
+            self.pruner.apply_masks()
 
 
 def _warn_if_too_short(run: PruningRun, remaining: int) -> None:
@@ -128,10 +136,9 @@ def _warn_if_too_short(run: PruningRun, remaining: int) -> None:
         )
     elif end is not None and end > last:
         warnings.warn(
-            f"The pruning schedule ends at step {end}, after this run's last step {last}: the "
-            f"final sparsity of {run.schedule.target_sparsity:.1%} will not be reached. Train "
-            "longer, or end the schedule earlier, for example with "
-            "`end_step=tfprune.schedules.Fraction(0.75)`.",
+            f"The pruning schedule ends at step {end}, after this run's last step {last}: "
+            f"{run.schedule.goal} will not be reached. Train longer, or end the schedule earlier, "
+            "for example with `end_step=tfprune.schedules.Fraction(0.75)`.",
             stacklevel=2,
         )
 

@@ -15,6 +15,7 @@ import numpy as np
 
 from tfprune.errors import ArtifactError
 from tfprune.export.atomic import REPORT_FILE, SCHEMA_KEY
+from tfprune.text_table import align_columns
 
 SCHEMA_VERSION = 1
 
@@ -175,15 +176,8 @@ class ExportReport:
             "agreement", "clear-cut", "latency", "threads",
         ]  # fmt: skip
         rows = [header, *(_cells(artifact) for artifact in self.artifacts)]
-        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-        lines = [
-            "  ".join(
-                cell.ljust(width) if index < 2 else cell.rjust(width)
-                for index, (cell, width) in enumerate(zip(row, widths, strict=True))
-            ).rstrip()
-            for row in rows
-        ]
-        lines.insert(1, "  ".join("-" * width for width in widths))
+        lines = align_columns(rows, right=range(2, len(header)))
+        lines.insert(1, "-" * max(map(len, lines)))
         batch = "open (latency of one example)" if self.batch_size is None else self.batch_size
         runs = max(artifact.runs for artifact in self.artifacts)
         return "\n".join(

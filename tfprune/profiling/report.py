@@ -7,6 +7,8 @@ pickled or written as JSON (`to_dict`) long after the model is gone.
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from tfprune.text_table import align_columns
+
 Shape = tuple[int | None, ...]
 
 NO_RULE = "no MAC rule for this class: see tfprune.profiling.register_macs"
@@ -144,12 +146,7 @@ class Profile:
                     _count(layer.flops),
                 )
             )
-        widths = [max(len(row[i]) for row in rows) for i in range(len(header))]
-        lines = []
-        for row in rows:
-            texts = [row[i].ljust(widths[i]) for i in range(3)]
-            numbers = [row[i].rjust(widths[i]) for i in range(3, len(header))]
-            lines.append("  ".join(texts + numbers).rstrip())
+        lines = align_columns(rows, right=range(3, len(header)))
         return [lines[0], "-" * max(map(len, lines)), *lines[1:]]
 
     def _notes(self) -> list[str]:

@@ -1,0 +1,59 @@
+"""A weight with its layout, its mask and the layers around it: what the engine works on."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import keras
+import numpy as np
+
+from tfprune.kernel_layout import KernelLayout
+
+
+@dataclass(frozen=True, eq=False)
+class PrunedWeight:
+    """A weight that is pruned, or about to be.
+
+    Args:
+        variable: the Keras variable.
+        layout: roles of its axes.
+        mask: boolean variable, false where a weight is pruned; `None`: no weight is pruned yet.
+        owners: the layers that contain it, outermost first; the last one created it.
+        accumulator: what the criterion has summed over the training steps, if it does.
+    """
+
+    variable: keras.Variable
+    layout: KernelLayout
+    mask: keras.Variable | None = None
+    owners: tuple[keras.layers.Layer, ...] = ()
+    accumulator: keras.Variable | None = None
+
+    @property
+    def layer(self) -> keras.layers.Layer:
+        """The layer that created the weight."""
+        return self.owners[-1]
+
+    @property
+    def path(self) -> str:
+        """The weight's path, such as `"conv1/kernel"`."""
+        return self.variable.path
+
+    @property
+    def size(self) -> int:
+        """Number of weights."""
+        return self.layout.size
+
+    def values(self) -> np.ndarray:
+        """Return the weight as a float array."""
+        values = keras.ops.convert_to_numpy(self.variable)
+        # 16-bit floats are slow to sort, and bfloat16 is not numpy's own.
+        return values if values.dtype in (np.float32, np.float64) else values.astype(np.float32)
+
+    def alive(self) -> np.ndarray | None:
+        """Return the mask as a boolean array."""
+        return None if self.mask is None else keras.ops.convert_to_numpy(self.mask)
+
+    def apply_mask(self) -> None:
+        """Set the pruned weights to zero."""
+        zero = keras.ops.zeros((), self.variable.dtype)
+        self.variable.assign(keras.ops.where(self.mask, self.variable, zero))
