@@ -13,23 +13,22 @@ from __future__ import annotations
 
 import argparse
 
-from benchmarks import common, methods_report, methods_settings, toolkits
-from benchmarks.methods_settings import PARTS, Study
+from benchmarks import common, methods_report, toolkits
+from benchmarks.methods_settings import FULL, QUICK, Study
 from benchmarks.methods_worker import missing_cells
 
 
-def run(study: Study, stages: tuple[str, ...], quick: bool) -> None:
-    """Make all missing cells of a model, each toolkit in its own process.
+def run(study: Study, quick: bool) -> None:
+    """Make all missing cells of a study, each toolkit in its own process.
 
     Args:
         study: what to train.
-        stages: which stages of it.
         quick: whether the workers use the quick settings.
     """
     for seed in study.seeds:
         for toolkit in toolkits.NAMES:  # tfprune first: it trains the dense start of both.
             rows = common.read_rows(study.rows_path, study.budget())
-            if not missing_cells(rows, study, toolkit, seed, stages):
+            if not missing_cells(rows, study, toolkit, seed):
                 continue
             begun = any(row["seed"] == seed for row in rows)
             if begun and not study.dense_weights(seed).exists():
@@ -38,23 +37,21 @@ def run(study: Study, stages: tuple[str, ...], quick: bool) -> None:
                     f"missing must start from it: delete the lines of that seed in "
                     f"{study.rows_path} to train it again."
                 )
-            worker = ["--model", study.model, "--toolkit", toolkit, "--seed", str(seed)]
+            worker = ["--study", study.key, "--toolkit", toolkit, "--seed", str(seed)]
             extra = ["--quick"] if quick else []
-            common.run_worker("benchmarks.methods_worker", *worker, "--stages", *stages, *extra)
+            common.run_worker("benchmarks.methods_worker", *worker, *extra)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--only", nargs="+", choices=PARTS, default=list(PARTS))
+    parser.add_argument("--only", nargs="+", choices=FULL, default=list(FULL))
     parser.add_argument("--quick", action="store_true", help="tiny budget; tries the machinery")
     options = parser.parse_args()
-    studies = methods_settings.QUICK if options.quick else methods_settings.FULL
-    for model, study in studies.items():
-        stages = tuple(PARTS[part][1] for part in options.only if PARTS[part][0] == model)
-        if stages:
-            run(study, stages, options.quick)
+    studies = QUICK if options.quick else FULL
+    for key in options.only:
+        run(studies[key], options.quick)
     rows = {
-        model: common.read_rows(study.rows_path, study.budget()) for model, study in studies.items()
+        key: common.read_rows(study.rows_path, study.budget()) for key, study in studies.items()
     }
     command = f"python -m benchmarks.methods{' --quick' if options.quick else ''}"
     print(methods_report.write(rows, studies, command))

@@ -15,7 +15,10 @@ STYLES = {
     TFMOT: {"color": "black", "linestyle": "--", "zorder": 3},
     RECIPE: {"color": "crimson", "linewidth": 2.5, "zorder": 4},
 }
-PANELS = {TRAINING: "pruned while training, equal budget", ONE_SHOT: "one shot, without training"}
+PANELS = {
+    "cnn": (TRAINING, "pruned while training, equal budget"),
+    "oneshot": (ONE_SHOT, "one shot, without training"),
+}
 
 
 def write(summaries: list[Summary], path: Path) -> None:
@@ -30,9 +33,9 @@ def write(summaries: list[Summary], path: Path) -> None:
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
-    own = [s for s in summaries if s.model == "small_cnn"]
     figure, panels = pyplot.subplots(1, 2, figsize=(11, 5.6), layout="constrained")
-    for axes, (stage, title) in zip(panels, PANELS.items(), strict=True):
+    for axes, (study, (stage, title)) in zip(panels, PANELS.items(), strict=True):
+        own = [s for s in summaries if s.study == study]
         _draw(axes, [s for s in own if s.stage == stage])
         for dense in (s for s in own if s.stage == DENSE):
             axes.axhline(100 * dense.accuracy, color="grey", linestyle=":", label="dense start")

@@ -22,7 +22,7 @@ class Summary:
     """One method at one sparsity, over all seeds.
 
     Args:
-        model: name of the model.
+        study: key of the study.
         stage: how it became sparse: `DENSE`, `TRAINING` or `ONE_SHOT`.
         method: name of the method.
         arguments: what `tfprune.prune` was given.
@@ -37,7 +37,7 @@ class Summary:
         paired_noise: twice the standard error of that mean.
     """
 
-    model: str
+    study: str
     stage: str
     method: str
     arguments: str
@@ -56,12 +56,12 @@ def write(rows: Mapping[str, Rows], studies: Mapping[str, Study], command: str) 
     """Write tables (Markdown, CSV) and plot beside the cells; return the Markdown.
 
     Args:
-        rows: all finished cells by model.
-        studies: what was trained, by model.
+        rows: all finished cells by study.
+        studies: what was trained, by key.
         command: the command to state.
     """
-    summaries = [summary for cells in rows.values() for summary in summarize(cells)]
-    cnn = studies["small_cnn"]
+    summaries = [summary for key, cells in rows.items() for summary in summarize(key, cells)]
+    cnn = studies["cnn"]
     stem = cnn.folder / cnn.name
     with stem.with_suffix(".csv").open("w", newline="") as file:
         writer = csv.DictWriter(file, list(Summary.__dataclass_fields__))
@@ -72,27 +72,31 @@ def write(rows: Mapping[str, Rows], studies: Mapping[str, Study], command: str) 
         )
     methods_plot.write(summaries, stem.with_suffix(".png"))
     sections = [f"# Methods at equal training budget\n\n{_preface(cnn)}"]
-    sections += [_cnn_section(summaries, cnn), _one_shot_section(summaries, cnn)]
-    sections += [_kinds_section(summaries, studies[model]) for model in MODELS]
+    sections += [_cnn_section(summaries, cnn), _one_shot_section(summaries, studies["oneshot"])]
+    sections += [_kinds_section(summaries, studies[key]) for key in MODELS]
     sections.append(_footer(rows, studies, command))
     text = "\n\n".join(section for section in sections if section) + "\n"
     stem.with_suffix(".md").write_text(text)
     return text
 
 
-def summarize(rows: Rows) -> list[Summary]:
-    """Put the seeds of one model's cells together, in the order in which the cells were made."""
+def summarize(study: str, rows: Rows) -> list[Summary]:
+    """Put the seeds of one study's cells together, in the order in which the cells were made."""
     groups: dict[tuple[str, str, float], dict[int, dict[str, Any]]] = {}
     for row in rows:
         by_seed = groups.setdefault((row["stage"], row["method"], row["sparsity"]), {})
         by_seed[row["seed"]] = row
     return [
-        _summary(cells, groups.get((TRAINING, TFMOT, key[2]), {}) if key[0] == TRAINING else {})
+        _summary(
+            study, cells, groups.get((TRAINING, TFMOT, key[2]), {}) if key[0] == TRAINING else {}
+        )
         for key, cells in groups.items()
     ]
 
 
-def _summary(cells: dict[int, dict[str, Any]], peers: dict[int, dict[str, Any]]) -> Summary:
+def _summary(
+    study: str, cells: dict[int, dict[str, Any]], peers: dict[int, dict[str, Any]]
+) -> Summary:
     own = list(cells.values())
     first = own[0]
     accuracies = [row["accuracy"] for row in own]
@@ -101,7 +105,8 @@ def _summary(cells: dict[int, dict[str, Any]], peers: dict[int, dict[str, Any]])
         shared = cells.keys() & peers.keys()
         differences = [cells[seed]["accuracy"] - peers[seed]["accuracy"] for seed in shared]
     return Summary(
-        **{key: first[key] for key in ("model", "stage", "method", "arguments", "sparsity")},
+        study=study,
+        **{key: first[key] for key in ("stage", "method", "arguments", "sparsity")},
         seeds=len(own),
         accuracy=statistics.fmean(accuracies),
         spread=_deviation(accuracies),
@@ -131,14 +136,14 @@ def _preface(study: Study) -> str:
 
 
 def _cnn_section(summaries: list[Summary], study: Study) -> str:
-    table = _wide_table(summaries, TRAINING, study.sparsities, with_arguments=True)
+    table = _wide_table(_select(summaries, study.key, TRAINING), study.sparsities)
     if not table:
         return ""
     lines = []
     for sparsity in VERDICT_SPARSITIES:
         compared = [
             s
-            for s in _select(summaries, study.model, TRAINING)
+            for s in _select(summaries, study.key, TRAINING)
             if s.sparsity == sparsity and s.over_tfmot is not None
         ]
         if compared:
@@ -176,28 +181,23 @@ def _verdict(summary: Summary) -> str:
 
 
 def _one_shot_section(summaries: list[Summary], study: Study) -> str:
-    table = _wide_table(summaries, ONE_SHOT, study.one_shot_sparsities)
+    table = _wide_table(_select(summaries, study.key, ONE_SHOT), study.one_shot_sparsities)
     if not table:
         return ""
     return f"""## CNN, pruned in one shot without training
 
-From the same dense start. `tfprune.prune_once` with magnitude or Wanda, uniform unless global is
+{_dense_line(summaries, study)} `tfprune.prune_once` with magnitude or Wanda, uniform unless global is
 named, and `tfprune.methods.sparse_gpt`; Wanda and SparseGPT look at {study.calibration_images}
 training images.
 
 {table}"""
 
 
-def _wide_table(
-    summaries: list[Summary],
-    stage: str,
-    sparsities: Iterable[float],
-    with_arguments: bool = False,
-) -> str:
+def _wide_table(own: list[Summary], sparsities: Iterable[float]) -> str:
     """Return one line per method with a column per sparsity, or "" if nothing is finished."""
-    own = _select(summaries, "small_cnn", stage)
     if not own:
         return ""
+    with_arguments = any(s.arguments for s in own)
     sparsities = list(sparsities)
     over = [s for s in sparsities if s in VERDICT_SPARSITIES and with_arguments]
     header = ["", *(["arguments of `tfprune.prune`"] if with_arguments else [])]
@@ -219,7 +219,7 @@ def _wide_table(
 
 
 def _kinds_section(summaries: list[Summary], study: Study) -> str:
-    own = _select(summaries, study.model, TRAINING)
+    own = _select(summaries, study.key, TRAINING)
     if not own:
         return ""
     header = ["", "asked", "accuracy", "over tfmot", "all zeros", *own[0].kinds, "seconds"]
@@ -235,7 +235,7 @@ def _kinds_section(summaries: list[Summary], study: Study) -> str:
         ]
         for s in sorted(own, key=lambda s: s.sparsity)
     ]
-    return f"""## {MODELS[study.model]}, pruned while training
+    return f"""## {MODELS[study.key]}, pruned while training
 
 {_dense_line(summaries, study)} Dense start {study.dense_epochs} epochs, then {study.prune_epochs}
 with pruning; otherwise as the CNN. By kind of kernel, the smallest fraction of zeros:
@@ -244,20 +244,18 @@ with pruning; otherwise as the CNN. By kind of kernel, the smallest fraction of 
 
 
 def _dense_line(summaries: list[Summary], study: Study) -> str:
-    start = _select(summaries, study.model, DENSE)[0]
+    start = _select(summaries, study.key, DENSE)[0]
     return f"Dense start: {_accuracy(start)}."
 
 
 def _footer(rows: Mapping[str, Rows], studies: Mapping[str, Study], command: str) -> str:
     cells = [row for own in rows.values() for row in own]
     environments = sorted({" - ".join(row["environment"].values()) for row in cells})
-    sizes = [f"{model} {own[0]['parameters']:,}" for model, own in rows.items() if own]
+    sizes = [f"{key} {own[0]['parameters']:,}" for key, own in rows.items() if own]
     minutes = ", ".join(
-        f"{model} {sum(row['seconds'] for row in own) / 60:.1f}"
-        for model, own in rows.items()
-        if own
+        f"{key} {sum(row['seconds'] for row in own) / 60:.1f}" for key, own in rows.items() if own
     )
-    missing = sum(_missing(studies[model], own) for model, own in rows.items())
+    missing = sum(_missing(studies[key], own) for key, own in rows.items())
     unfinished = f"\n- **Unfinished: {missing} cells are missing.**" if missing else ""
     return f"""## How
 
@@ -268,14 +266,13 @@ def _footer(rows: Mapping[str, Rows], studies: Mapping[str, Study], command: str
 
 
 def _missing(study: Study, rows: Rows) -> int:
-    stages = (TRAINING, ONE_SHOT)
-    cells = {cell for toolkit in ("tfprune", TFMOT) for cell in study.cells(toolkit, stages)}
+    cells = {cell for toolkit in ("tfprune", TFMOT) for cell in study.cells(toolkit)}
     done = {(row["seed"], row["stage"], row["method"], row["sparsity"]) for row in rows}
     return sum((seed, *cell) not in done for seed in study.seeds for cell in cells)
 
 
-def _select(summaries: list[Summary], model: str, stage: str) -> list[Summary]:
-    return [s for s in summaries if (s.model, s.stage) == (model, stage)]
+def _select(summaries: list[Summary], study: str, stage: str) -> list[Summary]:
+    return [s for s in summaries if (s.study, s.stage) == (study, stage)]
 
 
 def _accuracy(summary: Summary | None) -> str:

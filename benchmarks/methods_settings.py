@@ -76,6 +76,7 @@ class Study:
     """One model, what is done to it, and the budget, the same for all methods.
 
     Args:
+        key: short name, for `--only` and the files.
         model: name of the function in `benchmarks.models`.
         methods: keys of `METHODS`, and `TFMOT`.
         sparsities: fractions of zeros in the kernels after training.
@@ -93,6 +94,7 @@ class Study:
         folder: where they go.
     """
 
+    key: str
     model: str
     methods: tuple[str, ...]
     sparsities: tuple[float, ...]
@@ -112,7 +114,7 @@ class Study:
     @property
     def rows_path(self) -> Path:
         """The file of the finished cells."""
-        return self.folder / f"{self.name}_{self.model}.jsonl"
+        return self.folder / f"{self.name}_{self.key}.jsonl"
 
     @property
     def steps(self) -> int:
@@ -129,24 +131,22 @@ class Study:
 
     def dense_weights(self, seed: int) -> Path:
         """Return the file of the dense model that all methods start from."""
-        return common.SCRATCH / f"{self.name}-{self.model}-dense-{seed}.npz"
+        return common.SCRATCH / f"{self.name}-{self.key}-dense-{seed}.npz"
 
-    def cells(self, toolkit: str, stages: tuple[str, ...]) -> list[tuple[str, str, float]]:
+    def cells(self, toolkit: str) -> list[tuple[str, str, float]]:
         """Return the (stage, method, sparsity) cells of a toolkit for each seed, in order.
 
         Args:
             toolkit: "tfprune" (which also trains the dense start of both) or "tfmot".
-            stages: `TRAINING`, `ONE_SHOT` or both.
         """
         cells = [(DENSE, DENSE, 0.0)] if toolkit == "tfprune" else []
-        if TRAINING in stages:
-            cells += [
-                (TRAINING, method, sparsity)
-                for method in self.methods
-                if (method == TFMOT) == (toolkit == "tfmot")
-                for sparsity in self.sparsities
-            ]
-        if ONE_SHOT in stages and toolkit == "tfprune":
+        cells += [
+            (TRAINING, method, sparsity)
+            for method in self.methods
+            if (method == TFMOT) == (toolkit == "tfmot")
+            for sparsity in self.sparsities
+        ]
+        if toolkit == "tfprune":
             cells += [
                 (ONE_SHOT, method, sparsity)
                 for method in ONE_SHOTS
@@ -156,6 +156,7 @@ class Study:
 
 
 _NOT_BUDGET = (
+    "key",
     "methods",
     "sparsities",
     "one_shot_sparsities",
@@ -164,46 +165,49 @@ _NOT_BUDGET = (
     "folder",
 )
 
-PARTS = {
-    "cnn": ("small_cnn", TRAINING),
-    "oneshot": ("small_cnn", ONE_SHOT),
-    "lstm": ("lstm", TRAINING),
-    "transformer": ("transformer", TRAINING),
-}
-"""What `--only` selects: model and stage."""
-
 FULL = {
-    study.model: study
+    study.key: study
     for study in (
         Study(
+            "cnn",
             "small_cnn",
             methods=(TFMOT, *METHODS),
             sparsities=(0.8, 0.9, 0.95, 0.98),
-            one_shot_sparsities=(0.5, 0.7, 0.8, 0.9, 0.95),
+            one_shot_sparsities=(),
             dense_epochs=8,
             prune_epochs=6,
         ),
+        Study(
+            "oneshot",
+            "small_cnn",
+            methods=(),
+            sparsities=(),
+            one_shot_sparsities=(0.5, 0.7, 0.8, 0.9, 0.95),
+            dense_epochs=8,
+            prune_epochs=0,
+        ),
         *(
             Study(
-                model,
+                key,
+                key,
                 methods=(TFMOT, "magnitude, uniform", "magnitude, global"),
                 sparsities=(0.9, 0.95),
                 one_shot_sparsities=(),
                 dense_epochs=5,
                 prune_epochs=4,
             )
-            for model in ("lstm", "transformer")
+            for key in ("lstm", "transformer")
         ),
     )
 }
 
 QUICK = {
-    model: replace(
+    key: replace(
         study,
         sparsities=study.sparsities[-2:],
         one_shot_sparsities=study.one_shot_sparsities[-2:],
         dense_epochs=1,
-        prune_epochs=1,
+        prune_epochs=min(study.prune_epochs, 1),
         seeds=(0, 1),
         train_images=2_000,
         calibration_images=64,
@@ -211,5 +215,5 @@ QUICK = {
         name="methods-quick",
         folder=common.SCRATCH,
     )
-    for model, study in FULL.items()
+    for key, study in FULL.items()
 }

@@ -1,4 +1,4 @@
-"""The cells of one model, toolkit and seed, in one process; `methods.py` starts it."""
+"""The cells of one study, toolkit and seed, in one process; `methods.py` starts it."""
 
 from __future__ import annotations
 
@@ -8,23 +8,30 @@ from typing import Any
 
 import tfprune
 from benchmarks import common, data, methods_settings, models, toolkits, training
-from benchmarks.methods_settings import DENSE, METHODS, ONE_SHOT, ONE_SHOTS, TFMOT, Recipe, Study
+from benchmarks.methods_settings import (
+    DENSE,
+    METHODS,
+    ONE_SHOT,
+    ONE_SHOTS,
+    TFMOT,
+    TRAINING,
+    Recipe,
+    Study,
+)
 from tfprune.moments import Fraction
 from tfprune.schedules import ConstantSparsity, PolynomialDecay, Schedule
 
 Cell = tuple[str, str, float]
 
 
-def missing_cells(
-    rows: list[dict[str, Any]], study: Study, toolkit: str, seed: int, stages: tuple[str, ...]
-) -> list[Cell]:
+def missing_cells(rows: list[dict[str, Any]], study: Study, toolkit: str, seed: int) -> list[Cell]:
     """Return the (stage, method, sparsity) cells that a toolkit still has to make for a seed."""
     done = {
         (row["stage"], row["method"], row["sparsity"])
         for row in rows
         if (row["toolkit"], row["seed"]) == (toolkit, seed)
     }
-    return [cell for cell in study.cells(toolkit, stages) if cell not in done]
+    return [cell for cell in study.cells(toolkit) if cell not in done]
 
 
 class Trainer:
@@ -138,30 +145,26 @@ def _schedule(study: Study, recipe: Recipe, sparsity: float) -> Schedule:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--model", choices=methods_settings.FULL, required=True)
+    parser.add_argument("--study", choices=methods_settings.FULL, required=True)
     parser.add_argument("--toolkit", choices=toolkits.NAMES, required=True)
     parser.add_argument("--seed", type=int, required=True)
-    parser.add_argument("--stages", nargs="+", required=True)
     parser.add_argument("--quick", action="store_true")
     options = parser.parse_args()
-    study = (methods_settings.QUICK if options.quick else methods_settings.FULL)[options.model]
+    study = (methods_settings.QUICK if options.quick else methods_settings.FULL)[options.study]
 
     # Also counts what comes before the first cell: imports and data.
     started = time.perf_counter()
     trainer = Trainer(toolkits.load(options.toolkit), study, options.seed)
     rows = common.read_rows(study.rows_path, study.budget())
-    for stage, method, sparsity in missing_cells(
-        rows, study, options.toolkit, options.seed, options.stages
-    ):
+    for stage, method, sparsity in missing_cells(rows, study, options.toolkit, options.seed):
         cell = trainer.cell(stage, method, sparsity)
         ended = time.perf_counter()
         row = {
-            "model": study.model,
             "toolkit": options.toolkit,
             "seed": options.seed,
             "stage": stage,
             "method": method,
-            "arguments": str(METHODS[method]) if method in METHODS else "",
+            "arguments": str(METHODS[method]) if stage == TRAINING and method != TFMOT else "",
             "sparsity": sparsity,
             **cell,
             "seconds": round(ended - started, 2),
@@ -170,7 +173,7 @@ def main() -> None:
         }
         common.append_row(study.rows_path, row)
         print(
-            f"{study.model} seed {options.seed} {stage:8} {method:18} {sparsity:.0%}: "
+            f"{study.key} seed {options.seed} {stage:8} {method:18} {sparsity:.0%}: "
             f"accuracy {cell['accuracy']:.4f}, zeros {cell['zeros'] / cell['prunable']:.2%}, "
             f"{cell['method_seconds']:.1f} s",
             flush=True,
