@@ -87,10 +87,8 @@ def summarize(study: str, rows: Rows) -> list[Summary]:
         by_seed = groups.setdefault((row["stage"], row["method"], row["sparsity"]), {})
         by_seed[row["seed"]] = row
     return [
-        _summary(
-            study, cells, groups.get((TRAINING, TFMOT, key[2]), {}) if key[0] == TRAINING else {}
-        )
-        for key, cells in groups.items()
+        _summary(study, cells, groups.get((TRAINING, TFMOT, sparsity), {}))
+        for (_, _, sparsity), cells in groups.items()
     ]
 
 
@@ -186,8 +184,8 @@ def _one_shot_section(summaries: list[Summary], study: Study) -> str:
         return ""
     return f"""## CNN, pruned in one shot without training
 
-{_dense_line(summaries, study)} `tfprune.prune_once` with magnitude or Wanda, uniform unless global is
-named, and `tfprune.methods.sparse_gpt`; Wanda and SparseGPT look at {study.calibration_images}
+{_dense_line(summaries, study)} `tfprune.prune_once` with magnitude or Wanda, uniform unless
+global is named, and `tfprune.methods.sparse_gpt`; Wanda and SparseGPT look at {study.calibration_images}
 training images.
 
 {table}"""
