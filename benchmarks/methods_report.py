@@ -185,8 +185,8 @@ def _one_shot_section(summaries: list[Summary], study: Study) -> str:
     return f"""## CNN, pruned in one shot without training
 
 {_dense_line(summaries, study)} `tfprune.prune_once` with magnitude or Wanda, uniform unless
-global is named, and `tfprune.methods.sparse_gpt`; Wanda and SparseGPT look at {study.calibration_images}
-training images.
+global is named, and `tfprune.methods.sparse_gpt`; Wanda and SparseGPT look at
+{study.calibration_images} training images.
 
 {table}"""
 
