@@ -65,7 +65,7 @@ def prune_and_reconstruct(
 
     Returns:
         The new kernel, of the layout's shape, with as many zeros as `tfprune.masks.local_mask`
-        makes. Inputs that were always zero lose their weights first; those kept stay as they are.
+        makes. The weights of inputs that were always zero cost only the damping, so they go early.
 
     Raises:
         InvalidArgumentError: if `gram` or `kernel` hold NaN or infinite values.
