@@ -13,8 +13,9 @@ lowest saliency w^2 / [H^-1]_jj of Optimal Brain Surgeon - what the error rises 
 all others make up for it - and then lets the others do so.
 
 SparseGPT sweeps over the inputs instead, blocks of them at a time, and each removed weight is made
-up for by later inputs only. That costs about as much as 10 steps here, and leaves 1.5 to 5 times
-the output error at 50 to 90 % zeros (convolutions and a Dense layer of a CNN on Fashion-MNIST).
+up for by later inputs only. That takes about as long, for the inverse of H takes most of it, and
+leaves 1.3 to 3.3 times the output error at 50 to 90 % zeros (four convolutions and two Dense layers
+of a CNN on Fashion-MNIST). Twice the rounds leave 5 to 10 % less error, but no better accuracy.
 
 Sources: Hassibi & Stork (1992), "Second order derivatives for network pruning: Optimal Brain
 Surgeon"; Frantar & Alistarh (2022), "Optimal Brain Compression"; Frantar & Alistarh (2023),
@@ -25,6 +26,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from tfprune.errors import InvalidArgumentError
 from tfprune.kernel_layout import KernelLayout
 from tfprune.masks import local_mask
 from tfprune.patterns import Pattern
@@ -34,8 +36,6 @@ ROUNDS = 8
 
 _STEPS_PER_ROUND = 10
 _LAST_STEPS = 100
-# Of the residual, in the norm that conjugate gradients see; the error is then exact to its square.
-_TOLERANCE = 1e-3
 
 
 def prune_and_reconstruct(
@@ -58,7 +58,8 @@ def prune_and_reconstruct(
         sparsity: fraction of zeros, in [0, 1).
         pattern: which weights go together; `Unstructured()` by default.
         layout: roles of the axes; Keras's usual order by default.
-        alive: boolean array of the kernel's shape, false for weights that must stay pruned.
+        alive: boolean array of the kernel's shape, false for weights that must go, whatever the
+            sparsity; with a sparsity of 0 it is the mask.
         damping: how much holds weights at their old values, as a fraction of the mean diagonal of
             X^T X; above 0.
         path: name for error messages.
@@ -79,7 +80,7 @@ def prune_and_reconstruct(
     """
     layout = layout or KernelLayout.default(kernel.shape)
     rows = len(gram)
-    hessian = _damped(gram, damping)
+    hessian = _hessian(gram, damping, path)
     dense = layout.to_taps(kernel).reshape(rows, -1).astype(hessian.dtype, copy=False)
     target = hessian @ dense
     costs = _removal_costs(hessian)[:, None]
@@ -95,36 +96,21 @@ def prune_and_reconstruct(
     return layout.from_taps(pruned)
 
 
-def reconstruct(
-    kernel: np.ndarray, gram: np.ndarray, mask: np.ndarray, *, damping: float = DAMPING
-) -> np.ndarray:
-    """Update the kept weights of a kernel so that its outputs change least, with a given mask.
+def _hessian(gram: np.ndarray, damping: float, path: str) -> np.ndarray:
+    """Return H over the mean diagonal of X^T X, which leaves the minimum where it is.
 
-    Args:
-        kernel: float array `(inputs, outputs)`.
-        gram: float array `(inputs, inputs)`: X^T X.
-        mask: boolean array `(inputs, outputs)`, false where a weight is pruned.
-        damping: as in `prune_and_reconstruct`.
-
-    Returns:
-        The new kernel, zero where the mask is false.
-
-    Example:
-        >>> gram = np.array([[1.0, 1.0], [1.0, 1.0]])  # Two inputs that are always the same.
-        >>> mask = np.array([[True], [False]])
-        >>> reconstruct(np.array([[1.0], [2.0]]), gram, mask, damping=1e-9).round(4).tolist()
-        [[3.0], [0.0]]
+    So large and small inputs are alike to float32; and with the damping it is positive definite,
+    also if X is zero or of low rank.
     """
-    hessian = _damped(gram, damping)
-    dense = kernel.astype(hessian.dtype, copy=False)
-    return _solve(hessian, hessian @ dense, dense, mask, _LAST_STEPS)
-
-
-def _damped(gram: np.ndarray, damping: float) -> np.ndarray:
-    """Return H = X^T X + d I, which is positive definite also if X is zero or of low rank."""
     mean = gram.trace() / len(gram)
-    hessian = gram.copy()
-    hessian.flat[:: len(gram) + 1] += damping * mean if mean else 1
+    # The diagonal has squares alone: what is not finite anywhere in X shows there.
+    if not np.isfinite(mean):
+        raise InvalidArgumentError(
+            f"The inputs that {path} sees are NaN, infinite, or too large to be squared: check "
+            "`data`, and that the model computes finite values on it."
+        )
+    hessian = gram / (mean or 1)
+    hessian.flat[:: len(gram) + 1] += damping
     return hessian
 
 
@@ -146,10 +132,12 @@ def _solve(
         mask: boolean array of the same shape; the others are zero.
         steps: number of steps at most.
     """
-    tiny = np.finfo(hessian.dtype).tiny
+    tiny, precision = np.finfo(hessian.dtype).tiny, np.finfo(hessian.dtype).eps
     scale = (1 / hessian.diagonal())[:, None]
-    limit = _TOLERANCE**2 * np.sum(np.square(target) * scale, axis=0)
-    solution = start * mask
+    # Of the squared residual, in the norm that conjugate gradients see: the error is as exact.
+    limit = precision * np.sum(np.square(target) * scale, axis=0)
+    # Not a product, which would make -0.0 of negative weights.
+    solution = np.where(mask, start, 0)
     residual = (target - hessian @ solution) * mask
     direction = residual * scale
     norm = np.sum(residual * direction, axis=0)

@@ -20,16 +20,17 @@ import math
 import sys
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from numbers import Real
 from typing import Any
 
 import keras
 import numpy as np
 
 from tfprune.cloning import is_rebuildable
-from tfprune.errors import InvalidArgumentError, UnsupportedModelError
+from tfprune.errors import InvalidArgumentError, InvalidTypeError, UnsupportedModelError
 from tfprune.evidence import Probe
 from tfprune.evidence.layer_calls import run_watched
-from tfprune.evidence.layer_inputs import input_matrix, unsupported_inputs
+from tfprune.evidence.layer_inputs import RECURRENT_CELLS, input_matrix, unsupported_inputs
 from tfprune.mask_computation import compute_masks, ready_plan
 from tfprune.methods.reconstruction import DAMPING, prune_and_reconstruct
 from tfprune.model_checks import check_built, check_layer, subclassed_model_error
@@ -62,7 +63,8 @@ def sparse_gpt(
         data: calibration examples, a few hundred: arrays `x` or `(x, y)`, a `tf.data.Dataset` or a
             `keras.utils.PyDataset` of batches. At most 32 batches are read, of 32 examples where
             arrays are given; labels are not looked at.
-        pattern: as in `tfprune.prune`, but not one that ties several weights together (`"head"`).
+        pattern: as in `tfprune.prune`, but not one that decides over several weights of a model at
+            once (`"head"`), nor one of whole outputs (`"filter"`, `"column"`).
         allocation: as in `tfprune.prune`; where one threshold over all weights decides, as with
             `"global"`, it is one over the magnitudes.
         damping: how much holds the weights at their old values, as a fraction of the mean square of
@@ -78,7 +80,9 @@ def sparse_gpt(
         `tfprune.prune(model, schedule="keep")` on it.
 
     Raises:
-        InvalidArgumentError: for a bad value, selectors that match nothing, or no data.
+        InvalidArgumentError: for a bad value, selectors that match nothing, or data that are
+            missing or not finite.
+        InvalidTypeError: for a value of another type.
         UnsupportedModelError: for a tf_keras, unbuilt or subclassed model; for weights whose inputs
             are not known, such as embeddings; for layers that the data do not reach.
 
@@ -132,8 +136,17 @@ def _check_options(plan: PruningPlan, damping: float, max_rows: int) -> None:
             f"Layers are pruned one after the other here, so {plan.pattern} cannot decide over "
             "several at once: pass a pattern of single weights, such as 'unstructured' or '2:4'."
         )
+    if plan.pattern.whole_outputs:
+        raise InvalidArgumentError(
+            f"{plan.pattern} removes whole outputs, and no weight that is kept can make up for one:"
+            " call `tfprune.prune_once`, or pass a pattern such as 'unstructured' or '2:4'."
+        )
+    if not isinstance(damping, Real):
+        raise InvalidTypeError(f"`damping` must be a number, such as 0.01. Received: {damping!r}")
     if not (damping > 0 and math.isfinite(damping)):
         raise InvalidArgumentError(f"`damping` must be above 0, such as 0.01. Received: {damping}")
+    if not isinstance(max_rows, int):
+        raise InvalidTypeError(f"`max_rows` must be an int. Received: {max_rows!r}")
     if max_rows < 1:
         raise InvalidArgumentError(f"`max_rows` must be at least 1. Received: {max_rows}")
 
@@ -175,8 +188,9 @@ def _count_calls(
         raise unsupported_inputs(unknown, but=", if the kernel is not grouped or depthwise")
     if unreached:
         raise UnsupportedModelError(
-            "The layers of these weights are not called when the model runs on the data: "
-            f"{[weight.path for weight in unreached]}. Leave them out with `exclude=`."
+            "The layers of these weights are not called when the model runs on the data, or only "
+            f"inside of a graph, where there are no values to see: {[w.path for w in unreached]}. "
+            "Leave them out with `exclude=`."
         )
     return {layer: [counter[layer] for counter in calls] for layer in sum(calls, Counter())}
 
@@ -209,7 +223,8 @@ def _grams(
             rows = input_matrix(weight, inputs, rows_per_call, random)
             np.add(gram, rows.T @ rows, out=gram)
         left -= 1
-        if not left:
+        # TensorFlow complains of a loop over time that is left; at its last step little is saved.
+        if not left and not isinstance(layer, RECURRENT_CELLS):
             raise _LastCall
 
     for x, left in zip(batches, counts, strict=True):
