@@ -10,7 +10,7 @@ demo: $(SETUP)
 	$(BIN)/tfprune demo
 
 test: $(SETUP)
-	$(BIN)/python -m pytest -q
+	$(BIN)/python -m pytest -q -n 2 --dist loadfile
 
 test-slow: $(SETUP)
 	$(BIN)/python -m pytest -q -m slow

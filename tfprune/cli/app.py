@@ -169,7 +169,11 @@ def export(
             help="Input size for a model that leaves it open, without the batch: 224,224,3.",
         ),
     ] = None,
-    batch_size: Annotated[int, typer.Option(min=1, help="Batch size of the TFLite input.")] = 1,
+    packed: Annotated[
+        bool,
+        typer.Option("--packed", help="Store the SavedModel's weights packed, bit for bit."),
+    ] = False,
+    batch_size: Annotated[int, typer.Option(min=1, help="Examples per call.")] = 1,
     threads: Annotated[int, typer.Option(min=1, help="Threads when timing.")] = 1,
     as_json: Json = False,
 ) -> None:
@@ -188,6 +192,7 @@ def export(
                     loaded,
                     directory,
                     formats=tuple(name.strip() for name in formats.split(",") if name.strip()),
+                    packed=packed,
                     representative_data=data,
                     batch_size=batch_size,
                     input_shape=shape,

@@ -35,6 +35,8 @@ from tfprune.export.verify import artifact_outputs, check, compare, keras_output
 MAX_CALIBRATION_EXAMPLES = 500
 MAX_VERIFICATION_EXAMPLES = 100
 RANDOM_EXAMPLES = 16
+# What fewer bits per weight may change; as in the TFLite formats of the same precision.
+PACKED_TOLERANCES = {"exact": None, "float16": Tolerance(1e-2), "int8": Tolerance(0.1, 0.95)}
 SEED = 0
 
 
@@ -43,6 +45,7 @@ def export_model(
     directory: str | PathLike,
     formats: str | Iterable[str] = ("savedmodel", "tflite"),
     *,
+    packed: bool | str = False,
     representative_data: Any = None,
     verification_data: Any = None,
     batch_size: int | None = 1,
@@ -62,6 +65,10 @@ def export_model(
         directory: the folder to export to.
         formats: names of formats: `"savedmodel"`, `"tflite"`, `"tflite_float16"`,
             `"tflite_dynamic"`, `"tflite_int8"`, `"tflite_int16x8"`.
+        packed: store the weights of the SavedModel packed, in the bytes that their zeros and
+            values need; any loader makes ordinary dense variables of them. `True` or `"exact"` is
+            bit for bit, `"float16"` and `"int8"` store so many bits of each value. See
+            `tfprune.export.packed_savedmodel`.
         representative_data: typical inputs that `tflite_int8` and `tflite_int16x8` are calibrated
             with: an array, a list or dict of arrays for several inputs, a `tf.data.Dataset` or an
             iterable of batches (of `(x, y)`, x is taken). The first 500 examples are used.
@@ -95,6 +102,7 @@ def export_model(
         True
     """
     chosen = resolve_formats(formats)
+    precision = _packing_precision(packed, chosen)
     tolerances = _checked_tolerances(tolerances, chosen)
     _check_counts(batch_size=batch_size, threads=threads, runs=runs)
     model = plain_model(model)
@@ -108,7 +116,7 @@ def export_model(
             "hundred typical inputs of the model."
         )
     with replacing(directory, [REPORT_FILE, *(fmt.filename for fmt in chosen)]) as folder:
-        source = Source(model, signature, representative, folder / ".work")
+        source = Source(model, signature, representative, folder / ".work", precision)
         source.work.mkdir()
         expected = keras_outputs(model, signature, verification)
         artifacts = []
@@ -122,7 +130,7 @@ def export_model(
                     source.signature,
                     verification,
                     expected,
-                    tolerance=tolerances.get(fmt.name, fmt.tolerance),
+                    tolerance=tolerances.get(fmt.name) or _tolerance(fmt, precision),
                     threads=threads,
                     runs=runs,
                 )
@@ -206,6 +214,28 @@ def _inputs(
     if verification is None:
         verification = random_samples(model, signature, RANDOM_EXAMPLES, SEED)
     return signature, representative, verification
+
+
+def _packing_precision(packed: bool | str, chosen: list[Format]) -> str | None:
+    if packed is False:
+        return None
+    if "savedmodel" not in [fmt.name for fmt in chosen]:
+        raise InvalidArgumentError(
+            "`packed` is about the format 'savedmodel', which `formats` does not name."
+        )
+    precision = "exact" if packed is True else packed
+    if precision not in PACKED_TOLERANCES:
+        raise InvalidArgumentError(
+            f"`packed` must be False, True or one of {list(PACKED_TOLERANCES)}. "
+            f"Received: {packed!r}."
+        )
+    return precision
+
+
+def _tolerance(fmt: Format, precision: str | None) -> Tolerance:
+    if fmt.name == "savedmodel" and precision is not None:
+        return PACKED_TOLERANCES[precision] or fmt.tolerance
+    return fmt.tolerance
 
 
 def _checked_tolerances(

@@ -7,7 +7,7 @@ the runtime it ships to, and the tolerance that it is held to. The writers regis
 
 import importlib
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -58,12 +58,14 @@ class Source:
         signature: its inputs.
         representative: calibration samples, or None.
         work: a folder for intermediate files; it is deleted before the artifacts are published.
+        packed: the precision that the weights of a SavedModel are packed with, or None.
     """
 
     model: Any
     signature: Signature
     representative: Samples | None
     work: Path
+    packed: str | None = None
 
     @cached_property
     def saved_model(self) -> Path:
@@ -72,6 +74,18 @@ class Source:
 
         path = self.work / "saved_model"
         write_saved_model(self.model, self.signature, path)
+        return path
+
+    @cached_property
+    def serving_model(self) -> Path:
+        """Folder of the SavedModel to serve, whose batch size is open if the model allows it."""
+        from tfprune.export.savedmodel import write_saved_model
+
+        fixed = [tensor.shape[0] for tensor in getattr(self.model, "inputs", None) or []]
+        if self.signature.batch_size is None or any(fixed):
+            return self.saved_model
+        path = self.work / "serving_model"
+        write_saved_model(self.model, replace(self.signature, batch_size=None), path)
         return path
 
 

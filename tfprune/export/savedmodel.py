@@ -1,7 +1,9 @@
 """The `savedmodel` format: a folder for TensorFlow, TensorFlow Serving and every converter.
 
-It has one signature, `serving_default`, with named inputs and outputs. All TFLite formats are
-converted from such a folder as well: a conversion from concrete functions can leave out weights.
+It has one signature, `serving_default`, with named inputs and outputs, whose batch size is open
+unless the model was built for one; more signatures on request. On request, its weights are packed
+(`packed_savedmodel.py`). All TFLite formats are converted from such a folder as well: a conversion
+from concrete functions can leave out weights.
 """
 
 import shutil
@@ -51,6 +53,9 @@ def stored_weights(path: Path) -> Iterator[np.ndarray]:
     """Yield the floating-point variables of a SavedModel with at least two axes."""
     import tensorflow as tf
 
+    from tfprune.export.packed_savedmodel import packed_weights
+
+    yield from (weight for weight in packed_weights(path) if weight.ndim >= 2)
     reader = tf.train.load_checkpoint(str(path / "variables" / "variables"))
     for key, shape in reader.get_variable_to_shape_map().items():
         if len(shape) >= 2 and reader.get_variable_to_dtype_map()[key].is_floating:
@@ -65,4 +70,9 @@ def stored_weights(path: Path) -> Iterator[np.ndarray]:
     stored_weights=stored_weights,
 )
 def _write(source: Source, path: Path) -> None:
-    shutil.copytree(source.saved_model, path)
+    if source.packed is None:
+        shutil.copytree(source.serving_model, path)
+    else:
+        from tfprune.export.packed_savedmodel import pack_saved_model
+
+        pack_saved_model(source.serving_model, path, source.packed)
