@@ -18,7 +18,7 @@ MODEL_SUFFIXES = (".keras", ".h5", ".hdf5")
 
 
 def load_model(path: Path) -> keras.Model:
-    """Load a whole Keras model, uncompiled, with Keras's safe mode on.
+    """Load a whole Keras model, packed or not, uncompiled, with Keras's safe mode on.
 
     Args:
         path: a `.keras`, `.h5` or `.hdf5` file.
@@ -27,12 +27,10 @@ def load_model(path: Path) -> keras.Model:
         ArtifactError: there is no such file, or it holds no model that Keras can rebuild.
     """
     check_model_path(path)
-    import keras
-
-    import tfprune  # noqa: F401  # It registers the classes that pruned models hold.
+    from tfprune import checkpoints
 
     try:
-        return keras.models.load_model(path, compile=False)
+        return checkpoints.load_model(path, compile=False)
     # Keras raises whatever the damage led to: ValueError, KeyError, BadZipFile, OSError ...
     except Exception as error:
         raise ArtifactError(f"Cannot load {path}: {_loading_error(path, error)}") from error
