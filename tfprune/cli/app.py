@@ -207,6 +207,44 @@ def export(
 
 
 @app.command()
+def check(
+    *,
+    path: Annotated[
+        Path, typer.Argument(metavar="MODEL|FILE.tflite", help="A Keras or a TFLite file.")
+    ],
+    input_shape: Annotated[
+        str | None,
+        typer.Option(
+            metavar="SIZES",
+            help="Input size for a model that leaves it open, without the batch: 224,224,3.",
+        ),
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Say whether phones and browsers run it in sparse mode, and what is in the way.
+
+    A .tflite file may be of anyone's making; TensorFlow is not needed for it.
+    """
+    from tfprune.cli.check import check as check_path
+
+    shape = None if input_shape is None else sizes(input_shape)
+    if path.suffix == ".tflite":
+        report = check_path(path, shape)
+    else:
+        check_model_path(path)
+        with results_only():
+            start_tensorflow()
+            with progress_console.status(f"Converting {path.name}"), native_chatter_dropped():
+                report = check_path(path, shape)
+    if as_json:
+        print_json(report.to_dict())
+    else:
+        print_result(str(report))
+    if report.traps:
+        raise typer.Exit(3)
+
+
+@app.command()
 def demo(
     *,
     data: Annotated[

@@ -1,0 +1,134 @@
+"""Clusters: operators that XNNPACK runs in channels-first layout together, or not at all."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from tfprune.export.sparse_runtime.graph import Graph, Operator
+from tfprune.export.sparse_runtime.rules import (
+    MIN_SPARSITY,
+    Role,
+    Verdict,
+    is_pointwise,
+)
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """Connected operators that have a channels-first form.
+
+    Args:
+        operators: their indices.
+        pointwise: the indices of its 1x1 convolutions, which would run sparse.
+        zeros: zeros in the filters of those.
+        weights: all values in the filters of those.
+        encoded: whether all of those filters are in the sparse encoding.
+        leaks: how it ends elsewhere than at a mean over space or at DEPTH_TO_SPACE, in words. Such
+            a cluster may compute garbage in sparse mode.
+        strangers: what else keeps it from switching to sparse mode, in words.
+    """
+
+    operators: tuple[int, ...]
+    pointwise: tuple[int, ...]
+    zeros: int
+    weights: int
+    encoded: bool
+    leaks: tuple[str, ...]
+    strangers: tuple[str, ...]
+
+    @property
+    def sparsity(self) -> float:
+        """Fraction of zeros over all 1x1 filters."""
+        return self.zeros / self.weights if self.weights else 0.0
+
+    @property
+    def fits(self) -> bool:
+        """Whether the cluster can switch to sparse mode as far as its operators are concerned."""
+        return bool(self.pointwise) and not self.leaks and not self.strangers
+
+    @property
+    def is_sparse_enough(self) -> bool:
+        """Whether its filters have the zeros that the mode asks for."""
+        return self.sparsity > MIN_SPARSITY
+
+
+def find_clusters(graph: Graph, verdicts: list[Verdict]) -> list[Cluster]:
+    """Return all clusters of a graph, in the order of their first operators.
+
+    Args:
+        graph: the graph.
+        verdicts: what `judge` says of each of its operators.
+    """
+    members = {op.index: {op.index} for op in graph.operators if is_member(verdicts[op.index])}
+    for op in graph.operators:
+        if op.index not in members or _starts(graph, op, verdicts):
+            continue
+        for tensor in graph.activations(op):
+            producer = graph.producers.get(tensor)
+            if producer is not None and producer.index in members:
+                joined = members[producer.index] | members[op.index]
+                for index in joined:
+                    members[index] = joined
+    unique = {min(cluster): cluster for cluster in members.values()}
+    return [_cluster(graph, sorted(unique[first]), verdicts) for first in sorted(unique)]
+
+
+def is_member(verdict: Verdict) -> bool:
+    """Whether an operator is part of a cluster."""
+    return verdict.role is not Role.OUTSIDE
+
+
+def _starts(graph: Graph, op: Operator, verdicts: list[Verdict]) -> bool:
+    """Whether an operator reads channels-last data: the stem, or its PAD if it has one."""
+    if verdicts[op.index].role is not Role.ENTRY:
+        return False
+    producer = graph.producers.get(op.inputs[0])
+    return op.name == "PAD" or producer is None or producer.name != "PAD"
+
+
+def _cluster(graph: Graph, indices: list[int], verdicts: list[Verdict]) -> Cluster:
+    own = set(indices)
+    operators = [graph.operators[index] for index in indices]
+    pointwise = [op for op in operators if is_pointwise(graph, op)]
+    counts = [graph.zeros(op.inputs[1]) for op in pointwise]
+    filters = [graph.constant(op.inputs[1]) for op in pointwise]
+    return Cluster(
+        operators=tuple(indices),
+        pointwise=tuple(op.index for op in pointwise),
+        zeros=sum(zeros for zeros, _ in counts),
+        weights=sum(size for _, size in counts),
+        encoded=bool(filters) and all(tensor.sparse for tensor in filters),
+        leaks=tuple(
+            leak for op in operators for leak in _leaks(graph, op, verdicts[op.index], own)
+        ),
+        strangers=tuple(
+            stranger for op in operators for stranger in _strangers(graph, op, verdicts, own)
+        ),
+    )
+
+
+def _leaks(graph: Graph, op: Operator, verdict: Verdict, own: set[int]) -> list[str]:
+    if verdict.role is Role.EXIT:
+        # A 1x1 map behind a mean is taken for channels-first by the convolutions that read it.
+        return []
+    found = []
+    for tensor in op.outputs:
+        if tensor in graph.outputs:
+            found.append(f"#{op.index} {op.name} is an output of the model")
+        for consumer in graph.consumers.get(tensor, []):
+            if consumer.index not in own:
+                found.append(f"#{op.index} {op.name} feeds #{consumer.index} {consumer.name}")
+    return found
+
+
+def _strangers(graph: Graph, op: Operator, verdicts: list[Verdict], own: set[int]) -> list[str]:
+    if _starts(graph, op, verdicts):
+        return []
+    found = []
+    for tensor in graph.activations(op):
+        producer = graph.producers.get(tensor)
+        if producer is None:
+            found.append(f"#{op.index} {op.name} reads the input of the model")
+        elif producer.index not in own:
+            found.append(f"#{op.index} {op.name} reads #{producer.index} {producer.name}")
+    return found
