@@ -123,6 +123,7 @@ def export_table(report: ExportReport) -> Table:
     table.caption = (
         f"verified on {report.verification}; smallest {report.smallest} "
         f"(after gzip {report.smallest_gzip}), fastest here {report.fastest}"
+        + "".join(f"\n{note}" for note in report.notes)
     )
     return table
 

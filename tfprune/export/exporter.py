@@ -38,6 +38,8 @@ RANDOM_EXAMPLES = 16
 # What fewer bits per weight may change; as in the TFLite formats of the same precision.
 PACKED_TOLERANCES = {"exact": None, "float16": Tolerance(1e-2), "int8": Tolerance(0.1, 0.95)}
 SEED = 0
+# An emulator takes seconds for each.
+EMULATED_EXAMPLES = 2
 
 
 def export_model(
@@ -64,7 +66,8 @@ def export_model(
         model: a built Keras 3 model, with or without pruning wrappers.
         directory: the folder to export to.
         formats: names of formats: `"savedmodel"`, `"tflite"`, `"tflite_float16"`,
-            `"tflite_dynamic"`, `"tflite_int8"`, `"tflite_int16x8"`.
+            `"tflite_dynamic"`, `"tflite_int8"`, `"tflite_int16x8"`; and `"tflite_sparse"` and
+            `"tflite_sparse_float16"`, which phones and browsers run sparse.
         packed: store the weights of the SavedModel packed, in the bytes that their zeros and
             values need; any loader makes ordinary dense variables of them. `True` or `"exact"` is
             bit for bit, `"float16"` and `"int8"` store so many bits of each value. See
@@ -122,7 +125,7 @@ def export_model(
         artifacts = []
         for fmt in chosen:
             path = folder / fmt.filename
-            fmt.write(source, path)
+            note = fmt.write(source, path)
             artifacts.append(
                 _verified(
                     fmt,
@@ -133,6 +136,7 @@ def export_model(
                     tolerance=tolerances.get(fmt.name) or _tolerance(fmt, precision),
                     threads=threads,
                     runs=runs,
+                    note=note,
                 )
             )
         shutil.rmtree(source.work)
@@ -158,6 +162,7 @@ def _verified(
     tolerance: Tolerance,
     threads: int,
     runs: int,
+    note: str,
 ) -> ArtifactReport:
     """Load an artifact, compare it, and measure it."""
     try:
@@ -166,6 +171,18 @@ def _verified(
         check(fmt, path, comparison, tolerance, samples)
         batch, _ = next(samples.batches(signature.batch_size or 1))
         times = runner.time(batch, runs)
+        notes = [note]
+        for runner_class in fmt.further_runners:
+            if missing := runner_class.missing():
+                notes.append(f"Not run on {runner_class.NAME}, which needs {missing}.")
+                continue
+            other = runner_class(path, threads)
+            few = samples.first(EMULATED_EXAMPLES * (signature.batch_size or 1))
+            outputs = artifact_outputs(other, signature, few)
+            part = {name: array[: few.count] for name, array in expected.items()}
+            elsewhere = compare(part, outputs, f"{path.name} on {other.runtime}")
+            check(fmt, path, elsewhere, tolerance, few)
+            notes.append(f"Same on {other.runtime}.")
     except TfpruneError:
         raise
     except Exception as error:
@@ -188,6 +205,7 @@ def _verified(
         runs=runs,
         threads=runner.threads,
         runtime=runner.runtime,
+        note=" ".join(filter(None, notes)),
     )
 
 

@@ -16,7 +16,7 @@ import numpy as np
 
 from tfprune.errors import InvalidArgumentError, InvalidTypeError
 from tfprune.export.data import Samples
-from tfprune.export.runners import Runner
+from tfprune.export.runners import NoAvxRunner, Runner
 from tfprune.export.signature import Signature
 
 
@@ -97,19 +97,21 @@ class Format:
         name: the name that users pass.
         filename: the file or folder inside of the export folder.
         tolerance: what the artifact is held to.
-        write: writes the artifact from a `Source` to a path.
+        write: writes the artifact from a `Source` to a path; returns what is to be told, or "".
         runner: loads the artifact at a path with a number of threads.
         stored_weights: yields the weight tensors that are stored in the artifact at a path.
         needs_representative_data: whether the writer calibrates on data.
+        further_runners: runtimes that it is compared in as well, where they are installed.
     """
 
     name: str
     filename: str
     tolerance: Tolerance
-    write: Callable[[Source, Path], None]
+    write: Callable[[Source, Path], str]
     runner: Callable[[Path, int], Runner]
     stored_weights: Callable[[Path], Iterator[np.ndarray]]
     needs_representative_data: bool = False
+    further_runners: tuple[type[NoAvxRunner], ...] = ()
 
 
 FORMATS: dict[str, Format] = {}
@@ -126,7 +128,7 @@ def register_format(name: str, **fields: Any) -> Callable:
         InvalidArgumentError: the name is taken.
     """
 
-    def register(write: Callable[[Source, Path], None]) -> Callable[[Source, Path], None]:
+    def register(write: Callable[[Source, Path], str]) -> Callable[[Source, Path], str]:
         if name in FORMATS:
             raise InvalidArgumentError(f"The export format {name!r} is registered already.")
         FORMATS[name] = Format(name=name, write=write, **fields)
@@ -155,6 +157,7 @@ def resolve_formats(formats: str | Iterable[str]) -> list[Format]:
     # The modules register their formats when they are imported; they import this one.
     importlib.import_module("tfprune.export.savedmodel")
     importlib.import_module("tfprune.export.tflite")
+    importlib.import_module("tfprune.export.tflite_sparse")
     names = [formats] if isinstance(formats, str) else list(formats)
     wrong = [name for name in names if not isinstance(name, str)]
     if wrong:

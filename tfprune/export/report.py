@@ -44,6 +44,8 @@ class ArtifactReport:
         runs: timed calls.
         threads: threads of the runtime.
         runtime: name and version of what ran the artifact.
+        note: what else is to be told, in sentences: what was rewritten, or why not, and which
+            further runtimes it was run on.
     """
 
     name: str
@@ -60,6 +62,7 @@ class ArtifactReport:
     runs: int
     threads: int
     runtime: str
+    note: str = ""
 
 
 @dataclass(frozen=True)
@@ -117,6 +120,11 @@ class ExportReport:
     def fastest(self) -> str:
         """The format with the lowest latency on this machine, with the threads that each had."""
         return min(self.artifacts, key=lambda artifact: artifact.latency_ms).name
+
+    @property
+    def notes(self) -> list[str]:
+        """What else is to be told of the artifacts, a line each."""
+        return [f"{artifact.name}: {artifact.note}" for artifact in self.artifacts if artifact.note]
 
     def path(self, name: str) -> Path:
         """Return the path of the artifact of a format."""
@@ -191,6 +199,11 @@ class ExportReport:
                 f"verified on {self.verification}; calibrated on {self.representative or 'none'}",
                 f"batch size {batch}; latency is the median of {runs} runs; differences are "
                 "fractions of the largest output value",
+                *(
+                    f"{artifact.name}: {artifact.note}"
+                    for artifact in self.artifacts
+                    if artifact.note
+                ),
             ]
         )
 

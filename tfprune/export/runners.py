@@ -5,12 +5,17 @@ call take. A further runtime (arm64 under an emulator, a browser, a phone) is on
 """
 
 import os
+import shutil
+import subprocess
+import sys
+import tempfile
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 
+from tfprune.errors import VerificationError
 from tfprune.profiling.latency import time_calls
 
 
@@ -125,3 +130,61 @@ class LiteRtRunner(Runner):
             self._shapes = shapes
         for name, detail in self._inputs.items():
             self._interpreter.set_tensor(detail["index"], inputs[name])
+
+
+class NoAvxRunner(Runner):
+    """A TFLite file in LiteRT on an emulated x86 processor without AVX.
+
+    There XNNPACK runs sparse models in its sparse mode, as it does on arm64 and in browsers; with
+    AVX it does not, and what is wrong in that mode looks right. Times are those of the emulator.
+
+    Args:
+        path: the file.
+        threads: threads of the interpreter.
+    """
+
+    NAME = "x86 without AVX (emulated)"
+    COMMAND = ("qemu-x86_64", "-cpu", "Nehalem")
+
+    def __init__(self, path: Path, threads: int):
+        from importlib.metadata import version
+
+        self.threads = threads
+        self.runtime = f"ai-edge-litert {version('ai-edge-litert')}, {self.NAME}"
+        self._path = path
+
+    @classmethod
+    def missing(cls) -> str:
+        """Return how to install what is missing to run this; empty if nothing is."""
+        return "" if shutil.which(cls.COMMAND[0]) else "apt-get install qemu-user"
+
+    def run(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """See `Runner.run`."""
+        return self._work(inputs, runs=0)[0]
+
+    def time(self, inputs: Mapping[str, np.ndarray], runs: int) -> list[float]:
+        """See `Runner.time`."""
+        return self._work(inputs, runs)[1]
+
+    def _work(
+        self, inputs: Mapping[str, np.ndarray], runs: int
+    ) -> tuple[dict[str, np.ndarray], list[float]]:
+        with tempfile.TemporaryDirectory() as folder:
+            given, found = Path(folder, "inputs.npz"), Path(folder, "outputs.npz")
+            np.savez(given, **inputs)
+            worker = Path(__file__).with_name("litert_worker.py")
+            arguments = [worker, self._path, given, found, runs, self.threads]
+            process = subprocess.run(
+                [*self.COMMAND, sys.executable, *map(str, arguments)],
+                capture_output=True,
+                text=True,
+                check=False,
+            )
+            if process.returncode:
+                lines = process.stderr.strip().splitlines() or [f"exit {process.returncode}"]
+                raise VerificationError(
+                    f"{self._path.name} does not run on {self.runtime}: {lines[-1]}"
+                )
+            with np.load(found) as arrays:
+                outputs = dict(arrays)
+        return outputs, outputs.pop("@milliseconds").tolist()

@@ -69,10 +69,11 @@ def stored_weights(path: Path) -> Iterator[np.ndarray]:
     runner=SavedModelRunner,
     stored_weights=stored_weights,
 )
-def _write(source: Source, path: Path) -> None:
+def _write(source: Source, path: Path) -> str:
     if source.packed is None:
         shutil.copytree(source.serving_model, path)
     else:
         from tfprune.export.packed_savedmodel import pack_saved_model
 
         pack_saved_model(source.serving_model, path, source.packed)
+    return ""

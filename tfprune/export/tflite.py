@@ -31,7 +31,8 @@ from tfprune.export.runners import LiteRtRunner
 def stored_weights(path: Path) -> Iterator[np.ndarray]:
     """Yield the constant float and int8 tensors of a TFLite file with at least two axes.
 
-    Integers are returned relative to their zero point, so that 0 is zero.
+    Integers are returned relative to their zero point, so that 0 is zero. Of a tensor in the sparse
+    encoding come the values, flat and in no order, with as many zeros as it stands for.
     """
     from ai_edge_litert import schema_py_generated as schema
 
@@ -54,6 +55,9 @@ def stored_weights(path: Path) -> Iterator[np.ndarray]:
                 continue
             seen.add(tensor.Buffer())
             values = buffer.DataAsNumpy().view(dtypes[tensor.Type()])
+            if tensor.Sparsity() is not None:
+                zeros = np.zeros(int(np.prod(tensor.ShapeAsNumpy())) - values.size, values.dtype)
+                values = np.concatenate([values, zeros])
             yield values if values.dtype != np.int8 else values.astype(int) - _zero_point(tensor)
 
 
@@ -65,26 +69,42 @@ def _zero_point(tensor: Any) -> int:
     return quantization.ZeroPoint(0)
 
 
-def _convert(source: Source, path: Path, optimize: bool, float16: bool = False) -> None:
+def convert(
+    saved_model: Path, *, optimize: bool, float16: bool = False, sparse: bool = False
+) -> bytes:
+    """Convert a SavedModel to a TFLite file.
+
+    Args:
+        saved_model: its folder.
+        optimize: whether to store weights in fewer bits.
+        float16: whether that is float16; else int8 (dynamic range).
+        sparse: whether to store sparse weights in the sparse encoding.
+    """
     import tensorflow as tf
 
-    with _explained(source, path):
-        converter = tf.lite.TFLiteConverter.from_saved_model(str(source.saved_model))
-        if optimize:
-            converter.optimizations = [tf.lite.Optimize.DEFAULT]
-        if float16:
-            converter.target_spec.supported_types = [tf.float16]
-        path.write_bytes(converter.convert())
+    converter = tf.lite.TFLiteConverter.from_saved_model(str(saved_model))
+    if optimize:
+        converter.optimizations.add(tf.lite.Optimize.DEFAULT)
+    if sparse:
+        converter.optimizations.add(tf.lite.Optimize.EXPERIMENTAL_SPARSITY)
+    if float16:
+        converter.target_spec.supported_types = [tf.float16]
+    return converter.convert()
+
+
+def _convert(source: Source, path: Path, *, optimize: bool = False, float16: bool = False) -> None:
+    with explained(source, path):
+        path.write_bytes(convert(source.saved_model, optimize=optimize, float16=float16))
 
 
 def _convert_to_integers(source: Source, path: Path, ops: str) -> None:
     size = source.signature.batch_size or 1
-    with _explained(source, path, integers=True):
+    with explained(source, path, integers=True):
         convert_calibrated(source.saved_model, path, source.representative, size, ops)
 
 
 @contextlib.contextmanager
-def _explained(source: Source, path: Path, integers: bool = False) -> Iterator[None]:
+def explained(source: Source, path: Path, integers: bool = False) -> Iterator[None]:
     """Turn the errors of the converter, which are pages of MLIR, into one that says what to do."""
     try:
         yield
@@ -122,8 +142,9 @@ def _explain(source: Source, path: Path, error: Exception, integers: bool) -> st
     runner=LiteRtRunner,
     stored_weights=stored_weights,
 )
-def _write_float32(source: Source, path: Path) -> None:
-    _convert(source, path, optimize=False)
+def _write_float32(source: Source, path: Path) -> str:
+    _convert(source, path)
+    return ""
 
 
 @register_format(
@@ -133,8 +154,9 @@ def _write_float32(source: Source, path: Path) -> None:
     runner=LiteRtRunner,
     stored_weights=stored_weights,
 )
-def _write_float16(source: Source, path: Path) -> None:
-    _convert(source, path, optimize=True, float16=True)
+def _write_float16(source: Source, path: Path) -> str:
+    _convert(source, path, float16=True, optimize=True)
+    return ""
 
 
 @register_format(
@@ -144,8 +166,9 @@ def _write_float16(source: Source, path: Path) -> None:
     runner=LiteRtRunner,
     stored_weights=stored_weights,
 )
-def _write_dynamic(source: Source, path: Path) -> None:
+def _write_dynamic(source: Source, path: Path) -> str:
     _convert(source, path, optimize=True)
+    return ""
 
 
 @register_format(
@@ -156,8 +179,9 @@ def _write_dynamic(source: Source, path: Path) -> None:
     stored_weights=stored_weights,
     needs_representative_data=True,
 )
-def _write_int8(source: Source, path: Path) -> None:
+def _write_int8(source: Source, path: Path) -> str:
     _convert_to_integers(source, path, "TFLITE_BUILTINS_INT8")
+    return ""
 
 
 @register_format(
@@ -168,6 +192,7 @@ def _write_int8(source: Source, path: Path) -> None:
     stored_weights=stored_weights,
     needs_representative_data=True,
 )
-def _write_int16x8(source: Source, path: Path) -> None:
+def _write_int16x8(source: Source, path: Path) -> str:
     ops = "EXPERIMENTAL_TFLITE_BUILTINS_ACTIVATIONS_INT16_WEIGHTS_INT8"
     _convert_to_integers(source, path, ops)
+    return ""

@@ -1,4 +1,4 @@
-"""`check_file`: whether XNNPACK runs a `.tflite` file in sparse mode, and if not, what is in the way.
+"""`check_file`: whether XNNPACK runs a file in sparse mode, and if not, what is in the way.
 
 The rules are static: nothing is run, and a file is judged on any machine for the phones that it
 goes to. That matters, since sparse mode is off on x86 with AVX: a laptop shows neither its gain
@@ -65,7 +65,8 @@ class SparseRuntimeReport:
     def is_ready(self) -> bool:
         """Whether the model may be sparse-encoded, and gains by it once it is sparse enough."""
         fitting = [cluster for cluster in self.clusters if cluster.fits]
-        return bool(fitting) and not any(cluster.leaks for cluster in self.clusters)
+        # A cluster without 1x1 filters never switches.
+        return bool(fitting) and not any(c.leaks for c in self.clusters if c.pointwise)
 
     @property
     def verdict(self) -> str:
@@ -86,6 +87,16 @@ class SparseRuntimeReport:
             )
         return "runs dense: its weights are not in the sparse encoding; export it with that"
 
+    @property
+    def blockers(self) -> dict[tuple[str, str], int]:
+        """How many operators next to a cluster keep it out, by reason and remedy."""
+        neighbors = {index for cluster in self.clusters for index in cluster.neighbors}
+        return Counter(
+            (operator.reason, operator.remedy)
+            for operator in self.operators
+            if operator.index in neighbors and operator.reason
+        )
+
     def to_dict(self) -> dict[str, Any]:
         """Return plain values for JSON."""
         found = {"runs_sparse": self.runs_sparse, "is_ready": self.is_ready}
@@ -95,16 +106,11 @@ class SparseRuntimeReport:
         """Return the findings as text, the operators in the way grouped by reason."""
         lines = [f"{self.file}: {self.verdict}"]
         lines += [f"trap: {trap}" for trap in self.traps]
-        blockers = Counter(
-            (operator.reason, operator.remedy)
-            for operator in self.operators
-            if not operator.in_cluster
-        )
-        if blockers:
-            rows = [["operators", "outside, because", "what would help"]]
-            rows += [[str(count), *words] for words, count in blockers.items()]
+        if self.blockers:
+            rows = [["operators", "in the way", "what would help"]]
+            rows += [[str(count), *words] for words, count in self.blockers.items()]
             lines += ["", *align_columns(rows, right=[0])]
-        rows = [["cluster", "operators", "1x1", "zeros", "encoded", "in the way"]]
+        rows = [["cluster", "operators", "1x1", "zeros", "encoded", "blocked, since"]]
         for number, cluster in enumerate(self.clusters, start=1):
             ways = [*cluster.leaks, *cluster.strangers] if cluster.pointwise else ["no 1x1 filters"]
             more = f" and {len(ways) - 1} more" if len(ways) > 1 else ""

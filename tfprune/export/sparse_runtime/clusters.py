@@ -26,6 +26,7 @@ class Cluster:
         leaks: how it ends elsewhere than at a mean over space or at DEPTH_TO_SPACE, in words. Such
             a cluster may compute garbage in sparse mode.
         strangers: what else keeps it from switching to sparse mode, in words.
+        neighbors: the operators outside that those are about.
     """
 
     operators: tuple[int, ...]
@@ -35,6 +36,7 @@ class Cluster:
     encoded: bool
     leaks: tuple[str, ...]
     strangers: tuple[str, ...]
+    neighbors: tuple[int, ...]
 
     @property
     def sparsity(self) -> float:
@@ -92,43 +94,50 @@ def _cluster(graph: Graph, indices: list[int], verdicts: list[Verdict]) -> Clust
     pointwise = [op for op in operators if is_pointwise(graph, op)]
     counts = [graph.zeros(op.inputs[1]) for op in pointwise]
     filters = [graph.constant(op.inputs[1]) for op in pointwise]
+    leaks = [leak for op in operators for leak in _leaks(graph, op, verdicts[op.index], own)]
+    strangers = [other for op in operators for other in _strangers(graph, op, verdicts, own)]
+    neighbors = {index for _, index in (*leaks, *strangers) if index is not None}
     return Cluster(
         operators=tuple(indices),
         pointwise=tuple(op.index for op in pointwise),
         zeros=sum(zeros for zeros, _ in counts),
         weights=sum(size for _, size in counts),
         encoded=bool(filters) and all(tensor.sparse for tensor in filters),
-        leaks=tuple(
-            leak for op in operators for leak in _leaks(graph, op, verdicts[op.index], own)
-        ),
-        strangers=tuple(
-            stranger for op in operators for stranger in _strangers(graph, op, verdicts, own)
-        ),
+        leaks=tuple(words for words, _ in leaks),
+        strangers=tuple(words for words, _ in strangers),
+        neighbors=tuple(sorted(neighbors)),
     )
 
 
-def _leaks(graph: Graph, op: Operator, verdict: Verdict, own: set[int]) -> list[str]:
+def _leaks(
+    graph: Graph, op: Operator, verdict: Verdict, own: set[int]
+) -> list[tuple[str, int | None]]:
+    """Return who reads what an operator leaves in channels-first layout: words, and the reader."""
     if verdict.role is Role.EXIT:
-        # A 1x1 map behind a mean is taken for channels-first by the convolutions that read it.
         return []
-    found = []
+    found: list[tuple[str, int | None]] = []
     for tensor in op.outputs:
         if tensor in graph.outputs:
-            found.append(f"#{op.index} {op.name} is an output of the model")
+            found.append((f"#{op.index} {op.name} is an output of the model", None))
         for consumer in graph.consumers.get(tensor, []):
             if consumer.index not in own:
-                found.append(f"#{op.index} {op.name} feeds #{consumer.index} {consumer.name}")
+                words = f"#{op.index} {op.name} feeds #{consumer.index} {consumer.name}"
+                found.append((words, consumer.index))
     return found
 
 
-def _strangers(graph: Graph, op: Operator, verdicts: list[Verdict], own: set[int]) -> list[str]:
+def _strangers(
+    graph: Graph, op: Operator, verdicts: list[Verdict], own: set[int]
+) -> list[tuple[str, int | None]]:
+    """Return what gives an operator channels-last data: words, and the producer."""
     if _starts(graph, op, verdicts):
         return []
-    found = []
+    found: list[tuple[str, int | None]] = []
     for tensor in graph.activations(op):
         producer = graph.producers.get(tensor)
         if producer is None:
-            found.append(f"#{op.index} {op.name} reads the input of the model")
+            found.append((f"#{op.index} {op.name} reads the input of the model", None))
         elif producer.index not in own:
-            found.append(f"#{op.index} {op.name} reads #{producer.index} {producer.name}")
+            words = f"#{op.index} {op.name} reads #{producer.index} {producer.name}"
+            found.append((words, producer.index))
     return found

@@ -10,6 +10,7 @@ Elsen et al. (2020), "Fast Sparse ConvNets".
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum
 
@@ -21,10 +22,9 @@ MIN_SPARSITY = 2 / 3
 """More zeros than this, over all 1x1 filters of a cluster together, switch the mode on."""
 
 _UNARY = {
-    "ABS", "CEIL", "ELU", "EXP", "FLOOR", "GELU", "HARD_SWISH", "LEAKY_RELU", "LOG", "LOGISTIC", "NEG",
-    "RELU", "RELU6", "RELU_N1_TO_1", "ROUND", "RSQRT", "SQRT", "SQUARE", "TANH",
+    "ABS", "CEIL", "ELU", "EXP", "FLOOR", "GELU", "HARD_SWISH", "LEAKY_RELU", "LOG",
+    "LOGISTIC", "NEG", "RELU", "RELU6", "RELU_N1_TO_1", "ROUND", "RSQRT", "SQRT", "SQUARE", "TANH",
 }  # fmt: skip
-_BINARY = {"ADD", "MUL"}
 _SAME, _VALID = 0, 1
 
 
@@ -51,26 +51,9 @@ def judge(graph: Graph, op: Operator) -> Verdict:
 
     Padding that the runtime fuses into the convolution behind it has the role of that convolution.
     """
-    if op.name in ("CONV_2D", "DEPTHWISE_CONV_2D"):
-        return _judge_convolution(graph, op)
-    if op.name in _UNARY:
-        return _four_axes(graph, op, Verdict(Role.INSIDE))
-    if op.name in _BINARY:
-        return _judge_binary(graph, op)
-    if op.name == "MEAN":
-        return _judge_mean(graph, op)
-    if op.name == "DEPTH_TO_SPACE":
-        return Verdict(Role.EXIT)
-    if op.name == "RESIZE_BILINEAR":
-        return Verdict(Role.INSIDE)
-    if op.name == "PAD" and (convolution := padded_convolution(graph, op)) is not None:
-        return judge(graph, convolution)
-    if op.name == "PAD":
-        return Verdict(
-            Role.OUTSIDE,
-            "a PAD with several consumers is not fused into any of them",
-            "give each consumer a PAD of its own",
-        )
+    known = _JUDGES.get(op.name)
+    if known is not None:
+        return known(graph, op)
     return Verdict(
         Role.OUTSIDE,
         f"{op.name} has no channels-first form",
@@ -121,54 +104,66 @@ def _same_padding(size: int, kernel: int, stride: int) -> tuple[int, int]:
 
 
 def _judge_convolution(graph: Graph, op: Operator) -> Verdict:
-    kernel = graph.tensors[op.inputs[1]].shape
     if graph.constant(op.inputs[1]) is None:
-        return Verdict(Role.OUTSIDE, "its filter is computed, not a constant")
-    strides = (op.options["strideH"], op.options["strideW"])
-    pads = padding(graph, op)
-    described = f"{kernel[1]}x{kernel[2]}, stride {strides[0]}, padding {_described(pads)}"
+        return Verdict(Role.OUTSIDE, f"{op.name} with a filter that is computed, not a constant")
     if op.options.get("dilationHFactor", 1) != 1 or op.options.get("dilationWFactor", 1) != 1:
         return Verdict(Role.OUTSIDE, f"{op.name} is dilated", "replace dilation by stride")
-    if op.name == "DEPTHWISE_CONV_2D":
-        return _judge_depthwise(op, kernel, strides, pads, described)
+    kernel = graph.tensors[op.inputs[1]].shape
     if is_pointwise(graph, op):
-        if graph.tensors[op.inputs[0]].shape[3] != kernel[3]:
-            return Verdict(Role.OUTSIDE, "a grouped 1x1 convolution")
-        return Verdict(Role.INSIDE)
-    is_stem = kernel[1:] == (3, 3, 3) and strides == (2, 2)
-    if is_stem and pads == ((1, 1), (1, 1)):
-        return Verdict(Role.ENTRY)
-    if is_stem:
+        grouped = graph.tensors[op.inputs[0]].shape[3] != kernel[3]
+        return Verdict(Role.OUTSIDE, "a grouped 1x1 convolution") if grouped else _INSIDE
+    strides = (op.options["strideH"], op.options["strideW"])
+    pads = padding(graph, op)
+    if kernel[1:] != (3, 3, 3) or strides != (2, 2):
+        return Verdict(
+            Role.OUTSIDE,
+            f"CONV_2D {kernel[1]}x{kernel[2]}, stride {strides[0]}, {kernel[3]} input channels: "
+            "only 1x1 filters run sparse, and a cluster starts at a 3x3 stride-2 stem for 3",
+            "rewrite it as depthwise and 1x1 convolutions",
+        )
+    if pads != ((1, 1), (1, 1)):
         return Verdict(
             Role.OUTSIDE,
             f"the stem is padded {_described(pads)}; the sparse mode wants 1 on every side",
             "turn the model by 180 degrees, or pad by 1 ahead of a `valid` convolution",
         )
-    return Verdict(
-        Role.OUTSIDE,
-        f"CONV_2D {described}, {kernel[3]} input channels: only 1x1 filters run sparse, and only a "
-        "3x3 stride-2 convolution of 3 channels starts a cluster",
-        "rewrite it as depthwise and 1x1 convolutions",
+    return Verdict(Role.ENTRY)
+
+
+def _judge_depthwise(graph: Graph, op: Operator) -> Verdict:
+    kernel = graph.tensors[op.inputs[1]].shape
+    strides = (op.options["strideH"], op.options["strideW"])
+    pads = padding(graph, op)
+    described = (
+        f"DEPTHWISE_CONV_2D {kernel[1]}x{kernel[2]}, stride {strides[0]}, "
+        f"padding {_described(pads)}"
     )
-
-
-def _judge_depthwise(
-    op: Operator, kernel: tuple[int, ...], strides: tuple[int, int], pads: tuple, described: str
-) -> Verdict:
-    if op.options.get("depthMultiplier", 1) != 1:
-        return Verdict(Role.OUTSIDE, "DEPTHWISE_CONV_2D with a depth multiplier")
     half = {(3, 3): 1, (5, 5): 2}.get(kernel[1:3])
-    if half is None or strides not in ((1, 1), (2, 2)):
+    plain = op.options["depthMultiplier"] in (0, 1) and op.options["dilationHFactor"] == 1
+    if half is None or strides not in ((1, 1), (2, 2)) or not plain:
         return Verdict(
-            Role.OUTSIDE, f"DEPTHWISE_CONV_2D {described}: 3x3 and 5x5 of stride 1 or 2 are there"
+            Role.OUTSIDE,
+            f"{described}: the sparse mode has 3x3 and 5x5, of stride 1 or 2, not dilated, with "
+            "one output per channel",
         )
     if pads != ((half, half), (half, half)):
         return Verdict(
             Role.OUTSIDE,
-            f"DEPTHWISE_CONV_2D {described}; the sparse mode wants {half} on every side",
+            f"{described}; the sparse mode wants {half} on every side",
             "turn the model by 180 degrees, or pad evenly ahead of a `valid` convolution",
         )
-    return Verdict(Role.INSIDE)
+    return _INSIDE
+
+
+def _judge_pad(graph: Graph, op: Operator) -> Verdict:
+    convolution = padded_convolution(graph, op)
+    if convolution is not None:
+        return judge(graph, convolution)
+    return Verdict(
+        Role.OUTSIDE,
+        "a PAD that is not fused into the one convolution behind it",
+        "give each `valid` convolution a PAD of its own",
+    )
 
 
 def _judge_binary(graph: Graph, op: Operator) -> Verdict:
@@ -186,7 +181,11 @@ def _judge_binary(graph: Graph, op: Operator) -> Verdict:
             return Verdict(
                 Role.OUTSIDE, f"{op.name} with a constant as second operand", "swap the operands"
             )
-    return _four_axes(graph, op, Verdict(Role.INSIDE))
+    return _four_axes(graph, op, _INSIDE)
+
+
+def _judge_unary(graph: Graph, op: Operator) -> Verdict:
+    return _four_axes(graph, op, _INSIDE)
 
 
 def _judge_mean(graph: Graph, op: Operator) -> Verdict:
@@ -208,3 +207,17 @@ def _four_axes(
 def _described(pads: tuple[tuple[int, int], tuple[int, int]]) -> str:
     (top, bottom), (left, right) = pads
     return str(top) if top == bottom == left == right else f"{top}/{bottom} and {left}/{right}"
+
+
+_INSIDE = Verdict(Role.INSIDE)
+_JUDGES: dict[str, Callable[[Graph, Operator], Verdict]] = {
+    **dict.fromkeys(_UNARY, _judge_unary),
+    "ADD": _judge_binary,
+    "CONV_2D": _judge_convolution,
+    "DEPTHWISE_CONV_2D": _judge_depthwise,
+    "DEPTH_TO_SPACE": lambda graph, op: Verdict(Role.EXIT),
+    "MEAN": _judge_mean,
+    "MUL": _judge_binary,
+    "PAD": _judge_pad,
+    "RESIZE_BILINEAR": lambda graph, op: _INSIDE,
+}
