@@ -1,4 +1,4 @@
-"""The command line: `tfprune demo | inspect | prune | export`.
+"""The command line: `tfprune demo | inspect | prune | export | check`.
 
 Nothing here imports TensorFlow until a command needs it, so `tfprune --help` answers at once.
 """

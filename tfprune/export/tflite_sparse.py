@@ -1,8 +1,8 @@
 """The sparse TFLite formats: for XNNPACK's sparse mode on phones and in browsers.
 
 A model goes there as it is, or in the first rewritten form (`sparse_runtime/rewrites.py`) that fits
-the rules of that mode; and if none does, as a dense file with the reason. A file that the static check does not pass is never
-sparse-encoded: it may be right on x86 and compute garbage on a phone.
+the rules of that mode; and if none does, as a dense file with the reason. A file that the static
+check does not pass is never sparse-encoded: it may be right on x86 and compute garbage on a phone.
 """
 
 from __future__ import annotations
@@ -64,9 +64,11 @@ def _write(source: Source, path: Path, float16: bool) -> str:
             rewritten, obstacle = _rewritten(source, form, rewrite)
             obstacles += obstacle
             if rewritten is not None:
-                report = _convert(rewritten, path, float16)
-                if report.runs_sparse and not report.traps:
-                    return f"{form}, it {report.verdict}."
+                rewritten_report = _convert(rewritten, path, float16)
+                if rewritten_report.runs_sparse and not rewritten_report.traps:
+                    return f"{form}, it {rewritten_report.verdict}."
+                if rewritten_report.is_ready:  # Then the zeros are too few.
+                    report = rewritten_report
         path.write_bytes(convert(source.saved_model, optimize=float16, float16=float16))
         return f"Written dense: {_reason(report)}.{obstacles}"
 

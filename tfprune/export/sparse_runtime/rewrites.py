@@ -91,11 +91,10 @@ def _rebuilt(model: keras.Model, head: set[str], turned: bool) -> keras.Model:
         return rebuilt[layer.name]
 
     def call(layer: keras.layers.Layer, *args: Any, **kwargs: Any) -> Any:
-        original = model.get_layer(layer.name)
         if layer.name in head:
-            return _call_dense(original, *args)
+            return _call_dense(model.get_layer(layer.name), *args)
         if turned and isinstance(layer, _CONVOLUTIONS):
-            return _call_turned(layer, original, *args)
+            return _call_turned(layer, model.get_layer(layer.name), *args)
         return layer(*args, **kwargs)
 
     try:
@@ -119,7 +118,8 @@ def _turned_padding(layer: keras.layers.ZeroPadding2D) -> tuple[Pads, Pads]:
     if len(consumers) == 1 and isinstance(consumers[0], _CONVOLUTIONS):
         (convolution,) = consumers
         if convolution.padding == "valid":
-            axes = zip(layer.input.shape[1:3], convolution.kernel_size, convolution.strides, turned)
+            sizes, kernels = layer.input.shape[1:3], convolution.kernel_size
+            axes = zip(sizes, kernels, convolution.strides, turned, strict=True)
             turned = [_evened(*axis) for axis in axes]
     return turned[0], turned[1]
 
