@@ -58,7 +58,7 @@ def test_a_keras_file_is_checked_as_it_would_be_exported(run, build, tmp_path):
     build(ordinary_convolution=False).save(tmp_path / "net.keras")
     result = run("check", tmp_path / "net.keras")
     assert result.exit_code == 0, result.stderr
-    assert "not in the sparse encoding" in result.stdout
+    assert "runs sparse: 2 of its 1x1 convolutions" in result.stdout
 
 
 def test_a_file_that_is_no_model(run, tmp_path):

@@ -7,10 +7,9 @@ import numpy as np
 import pytest
 
 import tfprune
-from tfprune.errors import VerificationError
+from tfprune.errors import InvalidArgumentError, UnsupportedModelError, VerificationError
 from tfprune.export.runners import NoAvxRunner
 from tfprune.export.sparse_runtime import check_file
-from tfprune.export.tflite import convert
 
 layers = keras.layers
 needs_qemu = pytest.mark.skipif(
@@ -34,51 +33,75 @@ def mobile():
     return tfprune.prune_once(model, 0.9, include=pointwise)
 
 
-@needs_qemu
-def test_a_stock_mobile_model_is_turned_and_right_without_avx(mobile, tmp_path):
-    formats = ["tflite", "tflite_sparse", "tflite_sparse_float16"]
-    report = tfprune.export_model(mobile, tmp_path / "out", formats, runs=2)
-    for name in formats[1:]:
-        assert "Turned by 180 degrees, it runs sparse: 34" in report[name].note
-        assert "Same on ai-edge-litert" in report[name].note
-        assert check_file(report.path(name)).runs_sparse
-        assert report[name].bytes < report["tflite"].bytes / 2
-        assert report[name].sparsity == pytest.approx(report["tflite"].sparsity, abs=0.02)
-    assert "tflite_sparse: Turned" in str(report)
+@pytest.fixture(scope="module")
+def exported(mobile, tmp_path_factory):
+    """The files for sparse mode, and the plain ones beside them."""
+    folder, formats = tmp_path_factory.mktemp("mobile"), ["tflite", "tflite_float16"]
+    return [
+        tfprune.export_model(mobile, folder / mode, formats, sparse_runtime=mode, runs=2)
+        for mode in ("auto", "off")
+    ]
+
+
+@pytest.mark.parametrize("name", ["tflite", "tflite_float16"])
+def test_a_stock_mobile_model_is_turned_and_sparse_encoded(exported, name):
+    sparse, dense = exported
+    assert "Turned by 180 degrees, it runs sparse: 34" in sparse[name].note
+    assert f"{name}: Turned" in str(sparse)
+    assert check_file(sparse.path(name)).runs_sparse
+    assert not check_file(dense.path(name)).runs_sparse
+    assert not dense[name].note
+    assert sparse[name].bytes < dense[name].bytes / 2
+    assert sparse[name].sparsity == pytest.approx(dense[name].sparsity, abs=0.02)
 
 
 @needs_qemu
-def test_sparse_mode_is_on_without_avx(mobile, tmp_path):
-    report = tfprune.export_model(mobile, tmp_path / "out", ["tflite", "tflite_sparse"], runs=2)
-    inputs = {mobile.inputs[0].name: np.zeros((1, 64, 64, 3), "float32")}
-    dense, sparse = (
-        min(NoAvxRunner(report.path(name), 1).time(inputs, 3)) for name in report.names
-    )
-    assert sparse < dense / 2  # About 3; 1 where sparse mode is off.
+def test_sparse_mode_is_on_and_right_without_avx(mobile, exported):
+    sparse, dense = exported
+    assert "Same on ai-edge-litert" in sparse["tflite"].note
+    assert "Same on ai-edge-litert" in sparse["tflite_float16"].note
+    name = mobile.inputs[0].name
+    inputs = {name: np.zeros((1, 64, 64, 3), "float32")}
+    times = [min(NoAvxRunner(r.path("tflite"), 1).time(inputs, 3)) for r in (sparse, dense)]
+    assert times[0] < times[1] / 2  # A third; equal where sparse mode is off.
 
 
-def test_an_ordinary_convolution_is_exported_dense_with_the_reason(tmp_path):
+def ordinary():
+    """A model with a 3x3 convolution in its midst."""
     inputs = keras.Input((32, 32, 3))
     x = layers.Conv2D(16, 3, strides=2)(layers.ZeroPadding2D(1)(inputs))
     x = layers.Conv2D(32, 3, padding="same")(layers.Conv2D(32, 1)(x))
     outputs = layers.GlobalAveragePooling2D()(layers.Conv2D(32, 1)(x))
-    model = tfprune.prune_once(keras.Model(inputs, outputs), 0.9)
-    report = tfprune.export_model(model, tmp_path / "out", "tflite_sparse", runs=2)
-    assert "Written dense: 1 x CONV_2D 3x3" in report["tflite_sparse"].note
-    assert not any(cluster.encoded for cluster in check_file(report.path("tflite_sparse")).clusters)
+    return tfprune.prune_once(keras.Model(inputs, outputs, name="ordinary"), 0.9)
+
+
+def test_an_ordinary_convolution_is_exported_dense_with_the_reason(tmp_path):
+    report = tfprune.export_model(ordinary(), tmp_path / "out", "tflite", runs=2)
+    assert "Written dense: 1 x CONV_2D 3x3" in report["tflite"].note
+    assert not any(cluster.encoded for cluster in check_file(report.path("tflite")).clusters)
+
+
+def test_sparse_mode_on_demand_is_an_error_where_it_is_not_to_be_had(tmp_path):
+    with pytest.raises(UnsupportedModelError, match=r"'ordinary' cannot .* 1 x CONV_2D 3x3"):
+        tfprune.export_model(ordinary(), tmp_path / "out", "tflite", sparse_runtime="on")
+    with pytest.raises(InvalidArgumentError, match="which `formats` does not name"):
+        tfprune.export_model(ordinary(), tmp_path / "out", "savedmodel", sparse_runtime="on")
+    with pytest.raises(InvalidArgumentError, match="must be one of .* Received: 'yes'"):
+        tfprune.export_model(ordinary(), tmp_path / "out", "tflite", sparse_runtime="yes")
+    assert not (tmp_path / "out").exists()
 
 
 def test_too_few_zeros_are_told(tmp_path):
     model = tfprune.prune_once(
         keras.applications.MobileNetV2(weights=None, input_shape=(64, 64, 3), alpha=0.35), 0.5
     )
-    report = tfprune.export_model(model, tmp_path / "out", "tflite_sparse", runs=2)
-    assert "zeros, and sparse mode asks for more than 66.7%" in report["tflite_sparse"].note
+    report = tfprune.export_model(model, tmp_path / "out", "tflite", runs=2)
+    assert "zeros, and sparse mode asks for more than 66.7%" in report["tflite"].note
 
 
-def test_models_without_images_are_exported_dense(dense, tmp_path):
-    report = tfprune.export_model(dense, tmp_path / "out", "tflite_sparse", runs=2)
-    assert "Written dense" in report["tflite_sparse"].note
+def test_of_models_without_1x1_filters_there_is_nothing_to_tell(dense, tmp_path):
+    report = tfprune.export_model(dense, tmp_path / "out", "tflite", runs=2)
+    assert not report["tflite"].note
 
 
 @needs_qemu
@@ -91,13 +114,13 @@ def test_a_naive_file_that_is_garbage_in_sparse_mode_does_not_pass(tmp_path, mon
     outputs = layers.Flatten()(layers.Conv2D(10, 1)(x))
     model = tfprune.prune_once(keras.Model(inputs, outputs), 0.9)
 
-    def naive(source, path, float16):
-        path.write_bytes(convert(source.saved_model, optimize=False, sparse=True))
+    def naive(source, path, convert):
+        path.write_bytes(convert(source.saved_model, sparse=True))
         return ""
 
-    monkeypatch.setattr("tfprune.export.tflite_sparse._write", naive)
+    monkeypatch.setattr("tfprune.export.tflite.write_for_sparse_mode", naive)
     with pytest.raises(VerificationError, match="without AVX"):
-        tfprune.export_model(model, tmp_path / "out", "tflite_sparse", runs=2)
+        tfprune.export_model(model, tmp_path / "out", "tflite", runs=2)
     monkeypatch.undo()
-    report = tfprune.export_model(model, tmp_path / "out", "tflite_sparse", runs=2)
-    assert "With a head of Dense layers, it runs sparse" in report["tflite_sparse"].note
+    report = tfprune.export_model(model, tmp_path / "out", "tflite", runs=2)
+    assert "With a head of Dense layers, it runs sparse" in report["tflite"].note

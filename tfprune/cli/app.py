@@ -169,6 +169,14 @@ def export(
             help="Input size for a model that leaves it open, without the batch: 224,224,3.",
         ),
     ] = None,
+    sparse_runtime: Annotated[
+        str,
+        typer.Option(
+            metavar="auto|on|off",
+            help="Whether TFLite files with floats are written for the sparse mode of phones and "
+            "browsers: where they gain, always or not at all, or never.",
+        ),
+    ] = "auto",
     packed: Annotated[
         bool,
         typer.Option("--packed", help="Store the SavedModel's weights packed, bit for bit."),
@@ -192,6 +200,7 @@ def export(
                     loaded,
                     directory,
                     formats=tuple(name.strip() for name in formats.split(",") if name.strip()),
+                    sparse_runtime=sparse_runtime,
                     packed=packed,
                     representative_data=data,
                     batch_size=batch_size,

@@ -37,6 +37,7 @@ MAX_VERIFICATION_EXAMPLES = 100
 RANDOM_EXAMPLES = 16
 # What fewer bits per weight may change; as in the TFLite formats of the same precision.
 PACKED_TOLERANCES = {"exact": None, "float16": Tolerance(1e-2), "int8": Tolerance(0.1, 0.95)}
+SPARSE_RUNTIME = ("auto", "on", "off")
 SEED = 0
 # An emulator takes seconds for each.
 EMULATED_EXAMPLES = 2
@@ -47,6 +48,7 @@ def export_model(
     directory: str | PathLike,
     formats: str | Iterable[str] = ("savedmodel", "tflite"),
     *,
+    sparse_runtime: str = "auto",
     packed: bool | str = False,
     representative_data: Any = None,
     verification_data: Any = None,
@@ -66,8 +68,11 @@ def export_model(
         model: a built Keras 3 model, with or without pruning wrappers.
         directory: the folder to export to.
         formats: names of formats: `"savedmodel"`, `"tflite"`, `"tflite_float16"`,
-            `"tflite_dynamic"`, `"tflite_int8"`, `"tflite_int16x8"`; and `"tflite_sparse"` and
-            `"tflite_sparse_float16"`, which phones and browsers run sparse.
+            `"tflite_dynamic"`, `"tflite_int8"`, `"tflite_int16x8"`.
+        sparse_runtime: whether `tflite` and `tflite_float16` are sparse-encoded, and rewritten
+            exactly, for XNNPACK's sparse mode, which phones and browsers have: `"auto"` where that
+            makes them run sparse, and dense with the reason elsewhere; `"on"` to get an error
+            instead of a dense file; `"off"` for plain files.
         packed: store the weights of the SavedModel packed, in the bytes that their zeros and
             values need; any loader makes ordinary dense variables of them. `True` or `"exact"` is
             bit for bit, `"float16"` and `"int8"` store so many bits of each value. See
@@ -107,6 +112,7 @@ def export_model(
     chosen = resolve_formats(formats)
     precision = _packing_precision(packed, chosen)
     tolerances = _checked_tolerances(tolerances, chosen)
+    _check_sparse_runtime(sparse_runtime, chosen)
     _check_counts(batch_size=batch_size, threads=threads, runs=runs)
     model = plain_model(model)
     signature, representative, verification = _inputs(
@@ -119,7 +125,9 @@ def export_model(
             "hundred typical inputs of the model."
         )
     with replacing(directory, [REPORT_FILE, *(fmt.filename for fmt in chosen)]) as folder:
-        source = Source(model, signature, representative, folder / ".work", precision)
+        source = Source(
+            model, signature, representative, folder / ".work", precision, sparse_runtime
+        )
         source.work.mkdir()
         expected = keras_outputs(model, signature, verification)
         artifacts = []
@@ -172,7 +180,7 @@ def _verified(
         batch, _ = next(samples.batches(signature.batch_size or 1))
         times = runner.time(batch, runs)
         notes = [note]
-        for runner_class in fmt.further_runners:
+        for runner_class in fmt.further_runners(path):
             if missing := runner_class.missing():
                 notes.append(f"Not run on {runner_class.NAME}, which needs {missing}.")
                 continue
@@ -248,6 +256,18 @@ def _packing_precision(packed: bool | str, chosen: list[Format]) -> str | None:
             f"Received: {packed!r}."
         )
     return precision
+
+
+def _check_sparse_runtime(sparse_runtime: str, chosen: list[Format]) -> None:
+    if sparse_runtime not in SPARSE_RUNTIME:
+        raise InvalidArgumentError(
+            f"`sparse_runtime` must be one of {SPARSE_RUNTIME}. Received: {sparse_runtime!r}."
+        )
+    if sparse_runtime == "on" and not {"tflite", "tflite_float16"} & {fmt.name for fmt in chosen}:
+        raise InvalidArgumentError(
+            "`sparse_runtime` is about the formats 'tflite' and 'tflite_float16', which `formats` "
+            "does not name."
+        )
 
 
 def _tolerance(fmt: Format, precision: str | None) -> Tolerance:

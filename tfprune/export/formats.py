@@ -59,6 +59,8 @@ class Source:
         representative: calibration samples, or None.
         work: a folder for intermediate files; it is deleted before the artifacts are published.
         packed: the precision that the weights of a SavedModel are packed with, or None.
+        sparse_runtime: whether float TFLite files are written for XNNPACK's sparse mode: `"auto"`,
+            `"on"` or `"off"`.
     """
 
     model: Any
@@ -66,6 +68,7 @@ class Source:
     representative: Samples | None
     work: Path
     packed: str | None = None
+    sparse_runtime: str = "auto"
 
     @cached_property
     def saved_model(self) -> Path:
@@ -101,7 +104,8 @@ class Format:
         runner: loads the artifact at a path with a number of threads.
         stored_weights: yields the weight tensors that are stored in the artifact at a path.
         needs_representative_data: whether the writer calibrates on data.
-        further_runners: runtimes that it is compared in as well, where they are installed.
+        further_runners: returns the runtimes that the artifact at a path is compared in as well,
+            where they are installed.
     """
 
     name: str
@@ -111,7 +115,7 @@ class Format:
     runner: Callable[[Path, int], Runner]
     stored_weights: Callable[[Path], Iterator[np.ndarray]]
     needs_representative_data: bool = False
-    further_runners: tuple[type[NoAvxRunner], ...] = ()
+    further_runners: Callable[[Path], tuple[type[NoAvxRunner], ...]] = lambda path: ()
 
 
 FORMATS: dict[str, Format] = {}
@@ -157,7 +161,6 @@ def resolve_formats(formats: str | Iterable[str]) -> list[Format]:
     # The modules register their formats when they are imported; they import this one.
     importlib.import_module("tfprune.export.savedmodel")
     importlib.import_module("tfprune.export.tflite")
-    importlib.import_module("tfprune.export.tflite_sparse")
     names = [formats] if isinstance(formats, str) else list(formats)
     wrong = [name for name in names if not isinstance(name, str)]
     if wrong:

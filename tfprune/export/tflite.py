@@ -12,9 +12,13 @@ Only ops that LiteRT has built in are allowed: an artifact that needs TensorFlow
 not run on a phone, so it is refused and not written. Inputs and outputs stay float32 (integers
 stay integers), so that all formats are drop-in replacements of each other; the conversion at the
 border costs one op.
+
+The two float formats are written for XNNPACK's sparse mode where that helps: see
+`tfprune.export.tflite_sparse`.
 """
 
 import contextlib
+import functools
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -25,7 +29,9 @@ import numpy as np
 from tfprune.errors import TfpruneError, UnsupportedModelError
 from tfprune.export.calibration import convert_calibrated
 from tfprune.export.formats import Source, Tolerance, register_format
-from tfprune.export.runners import LiteRtRunner
+from tfprune.export.runners import LiteRtRunner, NoAvxRunner
+from tfprune.export.sparse_runtime.graph import read_graph
+from tfprune.export.tflite_sparse import write_for_sparse_mode
 
 
 def stored_weights(path: Path) -> Iterator[np.ndarray]:
@@ -70,7 +76,7 @@ def _zero_point(tensor: Any) -> int:
 
 
 def convert(
-    saved_model: Path, *, optimize: bool, float16: bool = False, sparse: bool = False
+    saved_model: Path, *, optimize: bool = False, float16: bool = False, sparse: bool = False
 ) -> bytes:
     """Convert a SavedModel to a TFLite file.
 
@@ -92,9 +98,19 @@ def convert(
     return converter.convert()
 
 
-def _convert(source: Source, path: Path, *, optimize: bool = False, float16: bool = False) -> None:
+def _convert_floats(source: Source, path: Path, float16: bool) -> str:
+    convert_as = functools.partial(convert, optimize=float16, float16=float16)
     with explained(source, path):
-        path.write_bytes(convert(source.saved_model, optimize=optimize, float16=float16))
+        if source.sparse_runtime != "off":
+            return write_for_sparse_mode(source, path, convert_as)
+        path.write_bytes(convert_as(source.saved_model))
+    return ""
+
+
+def _sparse_runners(path: Path) -> tuple[type[NoAvxRunner], ...]:
+    """Return where a file is to be run as well: what is sparse-encoded may run sparse there."""
+    is_encoded = any(tensor.sparse for tensor in read_graph(path).tensors)
+    return (NoAvxRunner,) if is_encoded else ()
 
 
 def _convert_to_integers(source: Source, path: Path, ops: str) -> None:
@@ -141,10 +157,10 @@ def _explain(source: Source, path: Path, error: Exception, integers: bool) -> st
     tolerance=Tolerance(1e-4),
     runner=LiteRtRunner,
     stored_weights=stored_weights,
+    further_runners=_sparse_runners,
 )
 def _write_float32(source: Source, path: Path) -> str:
-    _convert(source, path)
-    return ""
+    return _convert_floats(source, path, float16=False)
 
 
 @register_format(
@@ -153,10 +169,10 @@ def _write_float32(source: Source, path: Path) -> str:
     tolerance=Tolerance(1e-2),
     runner=LiteRtRunner,
     stored_weights=stored_weights,
+    further_runners=_sparse_runners,
 )
 def _write_float16(source: Source, path: Path) -> str:
-    _convert(source, path, float16=True, optimize=True)
-    return ""
+    return _convert_floats(source, path, float16=True)
 
 
 @register_format(
@@ -167,7 +183,8 @@ def _write_float16(source: Source, path: Path) -> str:
     stored_weights=stored_weights,
 )
 def _write_dynamic(source: Source, path: Path) -> str:
-    _convert(source, path, optimize=True)
+    with explained(source, path):
+        path.write_bytes(convert(source.saved_model, optimize=True))
     return ""
 
 

@@ -1,4 +1,4 @@
-"""The sparse TFLite formats: for XNNPACK's sparse mode on phones and in browsers.
+"""Float TFLite files for XNNPACK's sparse mode, which phones and browsers have.
 
 A model goes there as it is, or in the first rewritten form (`sparse_runtime/rewrites.py`) that fits
 the rules of that mode; and if none does, as a dense file with the reason. A file that the static
@@ -13,64 +13,82 @@ from typing import Any
 
 from tfprune.errors import UnsupportedModelError
 from tfprune.export.data import random_samples
-from tfprune.export.formats import Source, Tolerance, register_format
-from tfprune.export.runners import LiteRtRunner, NoAvxRunner
+from tfprune.export.formats import Source
 from tfprune.export.sparse_runtime import SparseRuntimeReport, check_file
+from tfprune.export.sparse_runtime.check import too_few_zeros
 from tfprune.export.sparse_runtime.constants import settle_constants
-from tfprune.export.tflite import convert, explained, stored_weights
+from tfprune.export.sparse_runtime.rules import MIN_SPARSITY
 
 REWRITE_TOLERANCE = 1e-5
 """How far a rewritten model may be from the original, over the largest output value."""
 
+Convert = Callable[..., bytes]
 _EXAMPLES = 4
 _SEED = 1
 
 
-@register_format(
-    "tflite_sparse",
-    filename="model_sparse.tflite",
-    tolerance=Tolerance(1e-4),
-    runner=LiteRtRunner,
-    stored_weights=stored_weights,
-    further_runners=(NoAvxRunner,),
-)
-def _write_float32(source: Source, path: Path) -> str:
-    return _write(source, path, float16=False)
+def write_for_sparse_mode(source: Source, path: Path, convert: Convert) -> str:
+    """Write the first form of a model that runs sparse, or a dense file; return which and why.
+
+    Args:
+        source: the model; its `sparse_runtime` is not `"off"`.
+        path: the file to write.
+        convert: converts a SavedModel at a path; with `sparse=True` into a sparse-encoded file.
+
+    Raises:
+        UnsupportedModelError: no form runs sparse, and `source.sparse_runtime` is `"on"`.
+    """
+    dense = convert(source.saved_model)
+    path.write_bytes(dense)
+    report = check_file(path)
+    most = max((cluster.sparsity for cluster in report.clusters), default=0)
+    if source.sparse_runtime == "auto" and not most:
+        return ""  # There is nothing to gain, and nothing to tell.
+    if source.sparse_runtime == "auto" and most <= MIN_SPARSITY:
+        # No cluster that a rewrite makes of these is sparse enough then.
+        return f"Written dense: {too_few_zeros(most)}."
+    form, report, obstacles = _written_sparse(source, path, convert)
+    if form:
+        return f"{form}, it {report.verdict}."
+    path.write_bytes(dense)
+    reason = f"{_reason(report)}.{obstacles}"
+    if source.sparse_runtime == "on":
+        raise UnsupportedModelError(
+            f"{source.model.name!r} cannot be written for XNNPACK's sparse mode: {reason} With "
+            '`sparse_runtime="auto"` it is written dense.'
+        )
+    return f"Written dense: {reason}"
 
 
-@register_format(
-    "tflite_sparse_float16",
-    filename="model_sparse_float16.tflite",
-    tolerance=Tolerance(1e-2),
-    runner=LiteRtRunner,
-    stored_weights=stored_weights,
-    further_runners=(NoAvxRunner,),
-)
-def _write_float16(source: Source, path: Path) -> str:
-    return _write(source, path, float16=True)
+def _written_sparse(
+    source: Source, path: Path, convert: Convert
+) -> tuple[str, SparseRuntimeReport, str]:
+    """Write the first form that runs sparse.
 
-
-def _write(source: Source, path: Path, float16: bool) -> str:
-    """Write the first form of a model that runs sparse, or a dense file; return which and why."""
+    Returns:
+        The form, or "" if none does; what keeps it from that; and the rewrites that were not done.
+    """
     from tfprune.export.sparse_runtime.rewrites import settle_head, turn
 
     rewrites = {"With a head of Dense layers": settle_head, "Turned by 180 degrees": turn}
-    with explained(source, path):
-        report = _convert(source.saved_model, path, float16)
-        if report.runs_sparse and not report.traps:
-            return f"As it is, it {report.verdict}."
-        obstacles = ""
-        for form, rewrite in rewrites.items():
-            rewritten, obstacle = _rewritten(source, form, rewrite)
-            obstacles += obstacle
-            if rewritten is not None:
-                rewritten_report = _convert(rewritten, path, float16)
-                if rewritten_report.runs_sparse and not rewritten_report.traps:
-                    return f"{form}, it {rewritten_report.verdict}."
-                if rewritten_report.is_ready:  # Then the zeros are too few.
-                    report = rewritten_report
-        path.write_bytes(convert(source.saved_model, optimize=float16, float16=float16))
-        return f"Written dense: {_reason(report)}.{obstacles}"
+    report = _checked(source.saved_model, path, convert)
+    if _is_good(report):
+        return "As it is", report, ""
+    obstacles = ""
+    for form, rewrite in rewrites.items():
+        rewritten, obstacle = _rewritten(source, form, rewrite)
+        obstacles += obstacle
+        if rewritten is not None:
+            rewritten_report = _checked(rewritten, path, convert)
+            if _is_good(rewritten_report):
+                return form, rewritten_report, obstacles
+            if rewritten_report.is_ready:  # Then the zeros are too few.
+                report = rewritten_report
+    return "", report, obstacles
+
+
+def _is_good(report: SparseRuntimeReport) -> bool:
+    return report.runs_sparse and not report.traps
 
 
 def _reason(report: SparseRuntimeReport) -> str:
@@ -82,9 +100,8 @@ def _reason(report: SparseRuntimeReport) -> str:
     return f"{'; '.join(reasons[:2])}{more}; `tfprune check` lists all"
 
 
-def _convert(saved_model: Path, path: Path, float16: bool) -> SparseRuntimeReport:
-    content = convert(saved_model, optimize=float16, float16=float16, sparse=True)
-    path.write_bytes(settle_constants(content))
+def _checked(saved_model: Path, path: Path, convert: Convert) -> SparseRuntimeReport:
+    path.write_bytes(settle_constants(convert(saved_model, sparse=True)))
     return check_file(path)
 
 

@@ -80,11 +80,7 @@ class SparseRuntimeReport:
             return "runs dense: its operators keep it out of sparse mode"
         fitting = [cluster for cluster in self.clusters if cluster.fits]
         if not any(cluster.is_sparse_enough for cluster in fitting):
-            most = max(cluster.sparsity for cluster in fitting)
-            return (
-                f"runs dense: its 1x1 filters have {most:.1%} zeros, and sparse mode asks for more "
-                f"than {MIN_SPARSITY:.1%}"
-            )
+            return f"runs dense: {too_few_zeros(max(cluster.sparsity for cluster in fitting))}"
         return "runs dense: its weights are not in the sparse encoding; export it with that"
 
     @property
@@ -125,6 +121,14 @@ class SparseRuntimeReport:
                 ]
             )
         return "\n".join([*lines, "", *align_columns(rows, right=range(4))])
+
+
+def too_few_zeros(sparsity: float) -> str:
+    """Say that the 1x1 filters are not sparse enough."""
+    return (
+        f"its 1x1 filters have {sparsity:.1%} zeros, and sparse mode asks for more than "
+        f"{MIN_SPARSITY:.1%}"
+    )
 
 
 def check_file(path: str | os.PathLike) -> SparseRuntimeReport:
