@@ -13,6 +13,10 @@ import keras
 import numpy as np
 import pytest
 
+# Where runtimes are that start slowly (arm64, wasm): the default tests do without them.
+RUNTIMES_CACHE = os.environ.get("TFPRUNE_CACHE", "")
+os.environ["TFPRUNE_CACHE"] = "/nonexistent"
+
 # CI repeats the same examples, so that a red run is the commit's own.
 hypothesis.settings.register_profile("tfprune", deadline=None, max_examples=50)
 hypothesis.settings.register_profile(
@@ -26,6 +30,13 @@ def _fixed_seed():
     """Make every test start from the same random state, with fresh layer names."""
     keras.utils.clear_session()
     keras.utils.set_random_seed(0)
+
+
+@pytest.fixture(autouse=True)
+def _installed_runtimes(request, monkeypatch):
+    """Let slow tests use the runtimes that start slowly."""
+    if "slow" in request.keywords:
+        monkeypatch.setenv("TFPRUNE_CACHE", RUNTIMES_CACHE)
 
 
 @pytest.fixture

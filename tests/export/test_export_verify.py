@@ -1,7 +1,5 @@
 """The comparison by hand, and that a check fails when and only when it should."""
 
-from pathlib import Path
-
 import keras
 import numpy as np
 import pytest
@@ -17,7 +15,7 @@ SAMPLES = Samples({"x": np.zeros((2, 4), "float32")}, "zeros")
 
 def verdict(comparison, tolerance, name="tflite_int8"):
     (fmt,) = resolve_formats(name)
-    check(fmt, Path("model_int8.tflite"), comparison, tolerance, SAMPLES)
+    check(fmt, "model_int8.tflite", comparison, tolerance, SAMPLES)
 
 
 def test_the_difference_is_a_fraction_of_the_largest_value_of_the_output():

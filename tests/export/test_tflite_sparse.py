@@ -58,8 +58,9 @@ def test_a_stock_mobile_model_is_turned_and_sparse_encoded(exported, name):
 @needs_qemu
 def test_sparse_mode_is_on_and_right_without_avx(mobile, exported):
     sparse, dense = exported
-    assert "Same on ai-edge-litert" in sparse["tflite"].note
-    assert "Same on ai-edge-litert" in sparse["tflite_float16"].note
+    for name in sparse.names:
+        assert [runtime.name for runtime in sparse[name].runtimes] == ["native", "no-avx"]
+        assert [runtime.name for runtime in dense[name].runtimes] == ["native"]
     name = mobile.inputs[0].name
     inputs = {name: np.zeros((1, 64, 64, 3), "float32")}
     times = [min(NoAvxRunner(r.path("tflite"), 1).time(inputs, 3)) for r in (sparse, dense)]

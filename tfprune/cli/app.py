@@ -16,7 +16,7 @@ from tfprune.cli.console import (
     results_only,
     start_tensorflow,
 )
-from tfprune.cli.exits import Commands
+from tfprune.cli.exits import VERIFICATION_FAILURE, Commands
 from tfprune.cli.files import check_model_path, load_arrays, load_model, save_model
 from tfprune.cli.options import (
     Allocation,
@@ -27,7 +27,9 @@ from tfprune.cli.options import (
     ModelPath,
     Pattern,
     Sparsity,
+    names,
     print_version,
+    runtimes_named,
     selectors,
     sizes,
 )
@@ -181,6 +183,14 @@ def export(
         bool,
         typer.Option("--packed", help="Store the SavedModel's weights packed, bit for bit."),
     ] = False,
+    runtimes: Annotated[
+        str,
+        typer.Option(
+            metavar="NAMES",
+            help="Where TFLite files are compared too: no-avx,arm64,wasm or all. By default sparse "
+            "files are on all that are installed (tfprune setup-runtime lists them).",
+        ),
+    ] = "auto",
     batch_size: Annotated[int, typer.Option(min=1, help="Examples per call.")] = 1,
     threads: Annotated[int, typer.Option(min=1, help="Threads when timing.")] = 1,
     as_json: Json = False,
@@ -199,8 +209,9 @@ def export(
                 report = tfprune.export_model(
                     loaded,
                     directory,
-                    formats=tuple(name.strip() for name in formats.split(",") if name.strip()),
+                    formats=tuple(names(formats)),
                     sparse_runtime=sparse_runtime,
+                    runtimes=runtimes_named(runtimes),
                     packed=packed,
                     representative_data=data,
                     batch_size=batch_size,
@@ -210,9 +221,9 @@ def export(
     if as_json:
         print_json({"model": str(model), **report.to_dict()})
         return
-    from tfprune.cli.tables import export_table
+    from tfprune.cli.tables import export_table, runtimes_table
 
-    print_result(export_table(report))
+    print_result(*filter(None, [export_table(report), runtimes_table(report)]))
 
 
 @app.command()
@@ -228,6 +239,19 @@ def check(
             help="Input size for a model that leaves it open, without the batch: 224,224,3.",
         ),
     ] = None,
+    run: Annotated[
+        bool,
+        typer.Option(
+            "--run", help="Also run it on every runtime that is installed, and compare the outputs."
+        ),
+    ] = False,
+    runtime: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAMES",
+            help="The same, on these: no-avx, arm64, wasm, with commas between them, or all.",
+        ),
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Say whether phones and browsers run it in sparse mode, and what is in the way.
@@ -236,21 +260,53 @@ def check(
     """
     from tfprune.cli.check import check as check_path
 
+    runtimes = runtimes_named(runtime or "auto") if run or runtime else None
     shape = None if input_shape is None else sizes(input_shape)
     if path.suffix == ".tflite":
-        report = check_path(path, shape)
+        with progress_console.status(f"Checking {path.name}"), native_chatter_dropped():
+            report, crossed = check_path(path, shape, runtimes)
     else:
         check_model_path(path)
         with results_only():
             start_tensorflow()
             with progress_console.status(f"Converting {path.name}"), native_chatter_dropped():
-                report = check_path(path, shape)
+                report, crossed = check_path(path, shape, runtimes)
     if as_json:
-        print_json(report.to_dict())
+        print_json(report.to_dict() | ({"run": crossed.to_dict()} if crossed else {}))
     else:
-        print_result(str(report))
-    if report.traps:
-        raise typer.Exit(3)
+        print_result(str(report), *([f"\n{crossed}"] if crossed else []))
+    if report.traps or (crossed and not crossed.is_same):
+        raise typer.Exit(VERIFICATION_FAILURE)
+
+
+@app.command(name="setup-runtime")
+def setup_runtime(
+    *,
+    name: Annotated[
+        str | None, typer.Argument(metavar="[arm64|wasm]", help="Without it, all are listed.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Set up a runtime that exported files are compared on, in your cache folder. No root needed.
+
+    arm64: a Python with LiteRT for arm64, which qemu runs. wasm: LiteRT.js, which Chromium runs.
+    """
+    from tfprune.cli.runtimes import SETUPS, list_runtimes, set_up
+
+    if name is not None:
+        if name not in SETUPS:
+            raise typer.BadParameter(f"expected one of {', '.join(SETUPS)}. Received: {name}.")
+        with progress_console.status(f"Setting up {name}"):
+            folder = set_up(name, progress_console.print)
+        if not as_json:
+            print_result(f"{name} is set up in {folder}")
+    runtimes = list_runtimes()
+    if as_json:
+        print_json({"runtimes": runtimes})
+    elif name is None:
+        from tfprune.cli.tables import runtime_list
+
+        print_result(runtime_list(runtimes))
 
 
 @app.command()

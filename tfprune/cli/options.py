@@ -46,6 +46,21 @@ def sizes(text: str) -> tuple[int, ...]:
         ) from error
 
 
+def names(text: str) -> list[str]:
+    """Split names with commas between them.
+
+    Example:
+        >>> names("tflite, savedmodel")
+        ['tflite', 'savedmodel']
+    """
+    return [name.strip() for name in text.split(",") if name.strip()]
+
+
+def runtimes_named(text: str) -> str | list[str]:
+    """Turn `no-avx,wasm` into a list, and leave `auto` and `all` as they are."""
+    return text if text in ("auto", "all") else names(text)
+
+
 def selectors(
     include: list[str] | None, exclude: list[str] | None
 ) -> dict[str, list[str | re.Pattern[str]] | None]:

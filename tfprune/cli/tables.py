@@ -123,8 +123,29 @@ def export_table(report: ExportReport) -> Table:
     table.caption = (
         f"verified on {report.verification}; smallest {report.smallest} "
         f"(after gzip {report.smallest_gzip}), fastest here {report.fastest}"
-        + "".join(f"\n{note}" for note in report.notes)
+        + "".join(f"\n{escape(note)}" for note in [*report.notes, report.missing_note] if note)
     )
+    return table
+
+
+def runtimes_table(report: ExportReport) -> Table | None:
+    """Show on which runtimes artifacts are the same as the model; None if each has only one."""
+    if not report.runtime_rows:
+        return None
+    header, *rows = report.runtime_rows
+    table = _table("Differences and times on each runtime", header[0])
+    for name in header[1:]:
+        table.add_column(name, justify="right")
+    for row in rows:
+        table.add_row(*row)
+    return table
+
+
+def runtime_list(runtimes: Sequence[dict[str, str]]) -> Table:
+    """Show the runtimes of TFLite files, and what is missing for them."""
+    table = _table("Runtimes of TFLite files", "runtime", "what it is", "to install")
+    for runtime in runtimes:
+        table.add_row(runtime["name"], runtime["description"], runtime["missing"] or "installed")
     return table
 
 

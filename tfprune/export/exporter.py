@@ -5,31 +5,20 @@ written and run in a folder beside the target, and the target is replaced when a
 """
 
 import shutil
-import statistics
 from collections.abc import Iterable, Mapping
 from os import PathLike, fspath
-from pathlib import Path
 from typing import Any
 
-from tfprune.errors import (
-    InvalidArgumentError,
-    InvalidTypeError,
-    TfpruneError,
-    VerificationError,
-)
+from tfprune.errors import InvalidArgumentError, InvalidTypeError
 from tfprune.export.atomic import REPORT_FILE, replacing
 from tfprune.export.data import Samples, checked_samples, random_samples, read_arrays
 from tfprune.export.exportable import plain_model
 from tfprune.export.formats import Format, Source, Tolerance, resolve_formats
-from tfprune.export.report import (
-    ArtifactReport,
-    ExportReport,
-    folder_files,
-    gzip_size,
-    zero_fraction,
-)
+from tfprune.export.report import ExportReport
+from tfprune.export.runners import resolve_runtimes
 from tfprune.export.signature import Signature, signature_of
-from tfprune.export.verify import artifact_outputs, check, compare, keras_outputs
+from tfprune.export.trial import Trial, further_runtimes
+from tfprune.export.verify import keras_outputs
 
 # Calibration gains nothing from more, and data may be endless.
 MAX_CALIBRATION_EXAMPLES = 500
@@ -39,8 +28,6 @@ RANDOM_EXAMPLES = 16
 PACKED_TOLERANCES = {"exact": None, "float16": Tolerance(1e-2), "int8": Tolerance(0.1, 0.95)}
 SPARSE_RUNTIME = ("auto", "on", "off")
 SEED = 0
-# An emulator takes seconds for each.
-EMULATED_EXAMPLES = 2
 
 
 def export_model(
@@ -50,6 +37,7 @@ def export_model(
     *,
     sparse_runtime: str = "auto",
     packed: bool | str = False,
+    runtimes: str | Iterable[str] = "auto",
     representative_data: Any = None,
     verification_data: Any = None,
     batch_size: int | None = 1,
@@ -77,6 +65,9 @@ def export_model(
             values need; any loader makes ordinary dense variables of them. `True` or `"exact"` is
             bit for bit, `"float16"` and `"int8"` store so many bits of each value. See
             `tfprune.export.packed_savedmodel`.
+        runtimes: where TFLite files are run and compared besides LiteRT on this machine: names of
+            `tfprune.export.runners` ("no-avx", "arm64", "wasm"), or "all". By default sparse files
+            are run on all that are installed, for only they may differ from one to the other.
         representative_data: typical inputs that `tflite_int8` and `tflite_int16x8` are calibrated
             with: an array, a list or dict of arrays for several inputs, a `tf.data.Dataset` or an
             iterable of batches (of `(x, y)`, x is taken). The first 500 examples are used.
@@ -95,8 +86,9 @@ def export_model(
         The report, also written into the folder as `report.json`.
 
     Raises:
-        InvalidArgumentError: a format is unknown, data does not fit the inputs, or a number is out
-            of range.
+        InvalidArgumentError: a format or runtime is unknown, data does not fit the inputs, or a
+            number is out of range.
+        MissingDependencyError: a runtime that is asked for is not installed.
         InvalidTypeError: `model` is no Keras model, or data holds no arrays.
         UnsupportedModelError: the model cannot be exported, or not to one of the formats.
         ArtifactError: the folder cannot be written.
@@ -113,6 +105,7 @@ def export_model(
     precision = _packing_precision(packed, chosen)
     tolerances = _checked_tolerances(tolerances, chosen)
     _check_sparse_runtime(sparse_runtime, chosen)
+    asked = None if runtimes == "auto" else resolve_runtimes(runtimes)
     _check_counts(batch_size=batch_size, threads=threads, runs=runs)
     model = plain_model(model)
     signature, representative, verification = _inputs(
@@ -130,23 +123,23 @@ def export_model(
         )
         source.work.mkdir()
         expected = keras_outputs(model, signature, verification)
-        artifacts = []
+        artifacts, missing_runtimes = [], {}
         for fmt in chosen:
             path = folder / fmt.filename
             note = fmt.write(source, path)
-            artifacts.append(
-                _verified(
-                    fmt,
-                    path,
-                    source.signature,
-                    verification,
-                    expected,
-                    tolerance=tolerances.get(fmt.name) or _tolerance(fmt, precision),
-                    threads=threads,
-                    runs=runs,
-                    note=note,
-                )
+            further, not_there = further_runtimes(fmt, path, asked)
+            missing_runtimes |= not_there
+            trial = Trial(
+                fmt,
+                path,
+                source.signature,
+                verification,
+                expected,
+                tolerance=tolerances.get(fmt.name) or _tolerance(fmt, precision),
+                threads=threads,
+                runs=runs,
             )
+            artifacts.append(trial.run(further, note))
         shutil.rmtree(source.work)
         report = ExportReport(
             model=model.name,
@@ -155,66 +148,10 @@ def export_model(
             verification=verification.description,
             representative=representative and representative.description,
             directory=fspath(directory),
+            missing_runtimes=missing_runtimes,
         )
         (folder / REPORT_FILE).write_text(report.to_json(), encoding="utf-8")
     return report
-
-
-def _verified(
-    fmt: Format,
-    path: Path,
-    signature: Signature,
-    samples: Samples,
-    expected: dict,
-    *,
-    tolerance: Tolerance,
-    threads: int,
-    runs: int,
-    note: str,
-) -> ArtifactReport:
-    """Load an artifact, compare it, and measure it."""
-    try:
-        runner = fmt.runner(path, threads)
-        comparison = compare(expected, artifact_outputs(runner, signature, samples), path.name)
-        check(fmt, path, comparison, tolerance, samples)
-        batch, _ = next(samples.batches(signature.batch_size or 1))
-        times = runner.time(batch, runs)
-        notes = [note]
-        for runner_class in fmt.further_runners(path):
-            if missing := runner_class.missing():
-                notes.append(f"Not run on {runner_class.NAME}, which needs {missing}.")
-                continue
-            other = runner_class(path, threads)
-            few = samples.first(EMULATED_EXAMPLES * (signature.batch_size or 1))
-            outputs = artifact_outputs(other, signature, few)
-            part = {name: array[: few.count] for name, array in expected.items()}
-            elsewhere = compare(part, outputs, f"{path.name} on {other.runtime}")
-            check(fmt, path, elsewhere, tolerance, few)
-            notes.append(f"Same on {other.runtime}.")
-    except TfpruneError:
-        raise
-    except Exception as error:
-        raise VerificationError(
-            f"{path.name} does not run in the runtime that it is meant for: {error} Nothing was "
-            f"exported; leave {fmt.name!r} out of `formats` to export the others."
-        ) from error
-    return ArtifactReport(
-        name=fmt.name,
-        file=fmt.filename,
-        bytes=sum(file.stat().st_size for file in folder_files(path)),
-        gzip_bytes=gzip_size(path),
-        sparsity=zero_fraction(fmt.stored_weights(path)),
-        max_difference=comparison.max_difference,
-        tolerance=tolerance.max_difference,
-        agreement=comparison.agreement,
-        clear_agreement=comparison.clear_agreement,
-        clear_inputs=comparison.clear_inputs,
-        latency_ms=statistics.median(times),
-        runs=runs,
-        threads=runner.threads,
-        runtime=runner.runtime,
-        note=" ".join(filter(None, notes)),
-    )
 
 
 def _inputs(

@@ -16,7 +16,7 @@ import numpy as np
 
 from tfprune.errors import InvalidArgumentError, InvalidTypeError
 from tfprune.export.data import Samples
-from tfprune.export.runners import NoAvxRunner, Runner
+from tfprune.export.runners import Runner
 from tfprune.export.signature import Signature
 
 
@@ -104,8 +104,6 @@ class Format:
         runner: loads the artifact at a path with a number of threads.
         stored_weights: yields the weight tensors that are stored in the artifact at a path.
         needs_representative_data: whether the writer calibrates on data.
-        further_runners: returns the runtimes that the artifact at a path is compared in as well,
-            where they are installed.
     """
 
     name: str
@@ -115,7 +113,6 @@ class Format:
     runner: Callable[[Path, int], Runner]
     stored_weights: Callable[[Path], Iterator[np.ndarray]]
     needs_representative_data: bool = False
-    further_runners: Callable[[Path], tuple[type[NoAvxRunner], ...]] = lambda path: ()
 
 
 FORMATS: dict[str, Format] = {}

@@ -7,7 +7,7 @@ The report is a value: it prints as a table, is written beside the artifacts as 
 import json
 import zlib
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,28 @@ from tfprune.export.atomic import REPORT_FILE, SCHEMA_KEY
 from tfprune.text_table import align_columns
 
 SCHEMA_VERSION = 1
+
+
+@dataclass(frozen=True)
+class RuntimeReport:
+    """An artifact in one runtime, in which it is the same as the Keras model.
+
+    Args:
+        name: the short name of the runtime; the name of the format if it has only one.
+        runtime: name and version.
+        max_difference: see `ArtifactReport`.
+        examples: inputs that it was compared on.
+        latency_ms: median of `runs` calls after a warm-up, in milliseconds; under an emulator, of
+            the emulator.
+        runs: timed calls.
+    """
+
+    name: str
+    runtime: str
+    max_difference: float
+    examples: int
+    latency_ms: float
+    runs: int
 
 
 @dataclass(frozen=True)
@@ -44,8 +66,8 @@ class ArtifactReport:
         runs: timed calls.
         threads: threads of the runtime.
         runtime: name and version of what ran the artifact.
-        note: what else is to be told, in sentences: what was rewritten, or why not, and which
-            further runtimes it was run on.
+        note: what else is to be told, in sentences: what was rewritten, or why not.
+        runtimes: all runtimes that it was run on, the one above first.
     """
 
     name: str
@@ -63,6 +85,7 @@ class ArtifactReport:
     threads: int
     runtime: str
     note: str = ""
+    runtimes: tuple[RuntimeReport, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -76,6 +99,8 @@ class ExportReport:
         verification: the inputs that the artifacts were compared on.
         representative: the inputs that the integer formats were calibrated with, or None.
         directory: the export folder, as it was passed.
+        missing_runtimes: runtimes that sparse artifacts were not run on since they are not
+            installed, with the command that does that.
 
     Example:
         >>> artifact = ArtifactReport("tflite", "model.tflite", 964, 512, 0.5, 0.0, 1e-4,
@@ -93,6 +118,7 @@ class ExportReport:
     verification: str
     representative: str | None
     directory: str
+    missing_runtimes: dict[str, str] = field(default_factory=dict)
 
     def __getitem__(self, name: str) -> ArtifactReport:
         """Return the artifact of a format."""
@@ -126,6 +152,27 @@ class ExportReport:
         """What else is to be told of the artifacts, a line each."""
         return [f"{artifact.name}: {artifact.note}" for artifact in self.artifacts if artifact.note]
 
+    @property
+    def runtime_rows(self) -> list[list[str]]:
+        """Where artifacts were the same as the model: a table, empty if each has one runtime."""
+        if all(len(artifact.runtimes) < 2 for artifact in self.artifacts):
+            return []
+        names = list(dict.fromkeys(r.name for a in self.artifacts for r in a.runtimes))
+        rows = [["same on", *names]]
+        for artifact in self.artifacts:
+            found = {
+                runtime.name: f"{runtime.max_difference:.1e}, {runtime.latency_ms:.3g} ms"
+                for runtime in artifact.runtimes
+            }
+            rows.append([artifact.name, *(found.get(name, "-") for name in names)])
+        return rows
+
+    @property
+    def missing_note(self) -> str:
+        """Which runtimes sparse artifacts were not run on, and how to install them; or empty."""
+        needs = [f"{name} ({command})" for name, command in self.missing_runtimes.items()]
+        return f"sparse files were not run on {', '.join(needs)}" if needs else ""
+
     def path(self, name: str) -> Path:
         """Return the path of the artifact of a format."""
         return Path(self.directory, self[name].file)
@@ -151,11 +198,12 @@ class ExportReport:
         """Rebuild a report from `to_dict`."""
         return cls(
             model=values["model"],
-            artifacts=tuple(ArtifactReport(**artifact) for artifact in values["artifacts"]),
+            artifacts=tuple(map(_artifact, values["artifacts"])),
             batch_size=values["batch_size"],
             verification=values["verification"],
             representative=values["representative"],
             directory=directory,
+            missing_runtimes=values.get("missing_runtimes", {}),
         )
 
     @classmethod
@@ -176,6 +224,11 @@ class ExportReport:
             return cls.from_dict(values, str(directory))
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise ArtifactError(f"{path} is not the report of an export: {error!r}") from error
+
+    def _further_runtimes(self) -> list[str]:
+        rows = self.runtime_rows
+        lines = ["", *align_columns(rows, right=range(1, len(rows[0])))] if rows else []
+        return [*lines, *filter(None, [self.missing_note])]
 
     def __str__(self) -> str:
         """Return the report as a table."""
@@ -199,13 +252,15 @@ class ExportReport:
                 f"verified on {self.verification}; calibrated on {self.representative or 'none'}",
                 f"batch size {batch}; latency is the median of {runs} runs; differences are "
                 "fractions of the largest output value",
-                *(
-                    f"{artifact.name}: {artifact.note}"
-                    for artifact in self.artifacts
-                    if artifact.note
-                ),
+                *self.notes,
+                *self._further_runtimes(),
             ]
         )
+
+
+def _artifact(values: dict[str, Any]) -> ArtifactReport:
+    runtimes = tuple(RuntimeReport(**entry) for entry in values.get("runtimes", ()))
+    return ArtifactReport(**{**values, "runtimes": runtimes})
 
 
 def folder_files(path: Path) -> list[Path]:

@@ -29,8 +29,7 @@ import numpy as np
 from tfprune.errors import TfpruneError, UnsupportedModelError
 from tfprune.export.calibration import convert_calibrated
 from tfprune.export.formats import Source, Tolerance, register_format
-from tfprune.export.runners import LiteRtRunner, NoAvxRunner
-from tfprune.export.sparse_runtime.graph import read_graph
+from tfprune.export.runners import LiteRtRunner
 from tfprune.export.tflite_sparse import write_for_sparse_mode
 
 
@@ -107,12 +106,6 @@ def _convert_floats(source: Source, path: Path, float16: bool) -> str:
     return ""
 
 
-def _sparse_runners(path: Path) -> tuple[type[NoAvxRunner], ...]:
-    """Return where a file is to be run as well: what is sparse-encoded may run sparse there."""
-    is_encoded = any(tensor.sparse for tensor in read_graph(path).tensors)
-    return (NoAvxRunner,) if is_encoded else ()
-
-
 def _convert_to_integers(source: Source, path: Path, ops: str) -> None:
     size = source.signature.batch_size or 1
     with explained(source, path, integers=True):
@@ -157,7 +150,6 @@ def _explain(source: Source, path: Path, error: Exception, integers: bool) -> st
     tolerance=Tolerance(1e-4),
     runner=LiteRtRunner,
     stored_weights=stored_weights,
-    further_runners=_sparse_runners,
 )
 def _write_float32(source: Source, path: Path) -> str:
     return _convert_floats(source, path, float16=False)
@@ -169,7 +161,6 @@ def _write_float32(source: Source, path: Path) -> str:
     tolerance=Tolerance(1e-2),
     runner=LiteRtRunner,
     stored_weights=stored_weights,
-    further_runners=_sparse_runners,
 )
 def _write_float16(source: Source, path: Path) -> str:
     return _convert_floats(source, path, float16=True)

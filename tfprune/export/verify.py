@@ -20,7 +20,6 @@ the difference of an artifact that computes only zeros.
 """
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -137,13 +136,13 @@ def compare(
 
 
 def check(
-    fmt: Format, path: Path, comparison: Comparison, tolerance: Tolerance, samples: Samples
+    fmt: Format, artifact: str, comparison: Comparison, tolerance: Tolerance, samples: Samples
 ) -> None:
     """Raise unless an artifact is within its tolerance.
 
     Args:
         fmt: the format of the artifact.
-        path: the artifact.
+        artifact: its name, and where it was run if that is not the usual runtime.
         comparison: what was measured.
         tolerance: what is allowed.
         samples: the verification inputs.
@@ -160,14 +159,14 @@ def check(
     # Written so that NaN fails.
     if not comparison.max_difference <= tolerance.max_difference:
         raise VerificationError(
-            f"{path.name} does not compute what the Keras model computes: its output "
+            f"{artifact} does not compute what the Keras model computes: its output "
             f"{comparison.output!r} differs by {comparison.max_difference:.2g} of the largest "
             f"value on {samples.description}; allowed is {tolerance.max_difference:.2g}. {remedy}"
         )
     agreement = comparison.clear_agreement
     if None not in (tolerance.min_agreement, agreement) and agreement < tolerance.min_agreement:
         raise VerificationError(
-            f"{path.name} predicts the class of the Keras model on only {agreement:.1%} of "
+            f"{artifact} predicts the class of the Keras model on only {agreement:.1%} of "
             f"{comparison.clear_inputs} clear-cut inputs; required is "
             f"{tolerance.min_agreement:.1%}. {remedy}"
         )
