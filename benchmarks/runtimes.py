@@ -137,9 +137,9 @@ def write_variants(model: Any, folder: Path) -> dict[str, Path]:
         content = convert(folder / "saved_model", optimize=False, sparse=name == "encoded")
         paths[name] = folder / f"{name}.tflite"
         paths[name].write_bytes(content)
-    report = tfprune.export_model(model, folder / "export", "tflite_sparse", runs=1)
-    print(report["tflite_sparse"].note, flush=True)
-    return {**paths, "tfprune": report.path("tflite_sparse")}
+    report = tfprune.export_model(model, folder / "export", "tflite", runs=1, runtimes="native")
+    print(report["tflite"].note, flush=True)
+    return {**paths, "tfprune": report.path("tflite")}
 
 
 def measure(runner_class: Any, paths: dict[str, Path], inputs: dict, expected: Any) -> dict:
