@@ -1,6 +1,9 @@
 """`tfprune check` on files of every kind."""
 
 import json
+import shutil
+import subprocess
+import sys
 
 import keras
 import pytest
@@ -11,6 +14,9 @@ from tfprune.export.signature import signature_of
 from tfprune.export.tflite import convert
 
 layers = keras.layers
+needs_qemu = pytest.mark.skipif(
+    shutil.which("qemu-x86_64") is None, reason="needs qemu: apt-get install qemu-user"
+)
 
 
 @pytest.fixture
@@ -66,3 +72,43 @@ def test_a_file_that_is_no_model(run, tmp_path):
     result = run("check", tmp_path / "net.tflite")
     assert result.exit_code == 1
     assert "not a TFLite model" in result.stderr
+
+
+@needs_qemu
+def test_a_file_is_run_and_compared_without_tensorflow(build, write):
+    path = write(build(ordinary_convolution=False))
+    script = (
+        "import sys\n"
+        "from tfprune.cli import main\n"
+        f"sys.argv = ['tfprune', 'check', {str(path)!r}, '--runtime', 'no-avx', '--json']\n"
+        "try:\n"
+        "    main()\n"
+        "except SystemExit as error:\n"
+        "    print(error.code, sorted({'tensorflow', 'keras'} & set(sys.modules)))\n"
+    )
+    process = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True
+    )
+    *document, last = process.stdout.splitlines()
+    assert last == "0 []"
+    found = json.loads("\n".join(document))["run"]
+    assert [outcome["name"] for outcome in found["outcomes"]] == ["native", "no-avx"]
+    assert found["is_same"]
+
+
+@needs_qemu
+def test_a_file_that_differs_has_the_exit_code_of_a_failed_verification(run, build, write):
+    result = run("check", write(build(ordinary_convolution=True)), "--run")
+    assert result.exit_code == 3
+    assert "DIFFERS" in result.stdout
+    assert "not run on arm64 (tfprune setup-runtime arm64)" in result.stdout
+
+
+def test_unknown_and_missing_runtimes_are_errors(run, build, write):
+    path = write(build(ordinary_convolution=False))
+    result = run("check", path, "--runtime", "phone")
+    assert result.exit_code == 1
+    assert "names of native, no-avx, arm64, wasm" in result.stderr
+    result = run("check", path, "--runtime", "arm64")
+    assert result.exit_code == 1
+    assert "tfprune setup-runtime arm64" in result.stderr

@@ -55,11 +55,6 @@ def constant_second(x):
     return pooled(stem(x) * keras.ops.convert_to_tensor(scale))
 
 
-def scalar_constant(x):
-    x = keras.ops.relu6(layers.DepthwiseConv2D(3, padding="same")(stem(x))) * 0.3
-    return pooled(layers.Conv2D(32, 1)(x) + x)
-
-
 def feature_map_output(x):
     x = stem(x)
     return [x, pooled(x)]
@@ -67,7 +62,7 @@ def feature_map_output(x):
 
 TRAPS = [
     convolution_head, ordinary_convolution, max_pooling, shared_padding, constant_second,
-    scalar_constant, feature_map_output,
+    feature_map_output,
 ]  # fmt: skip
 
 
@@ -102,6 +97,22 @@ def test_a_naive_file_is_wrong_and_ours_is_right(net, name, tmp_path):
     report = tfprune.export_model(model, tmp_path / "out", "tflite", runs=1, runtimes=name)
     assert [runtime.name for runtime in report["tflite"].runtimes] == ["native", name]
     assert not check_file(report.path("tflite")).traps
+
+
+def test_a_scalar_constant_keeps_a_naive_file_dense_and_ours_runs_sparse(tmp_path):
+    needs("no-avx")
+
+    def net(x):
+        x = keras.ops.relu6(layers.DepthwiseConv2D(3, padding="same")(stem(x))) * 0.3
+        return pooled(layers.Conv2D(32, 1)(x) + x)
+
+    model = pruned(net)
+    report = check_file(naive(model, tmp_path))
+    assert not report.runs_sparse
+    assert any("a constant of 0 axes" in reason for reason, _ in report.blockers)
+    export = tfprune.export_model(model, tmp_path / "out", "tflite", runs=1)
+    assert check_file(export.path("tflite")).runs_sparse
+    assert [runtime.name for runtime in export["tflite"].runtimes] == ["native", "no-avx"]
 
 
 def test_dynamic_range_weights_in_the_sparse_encoding_load_nowhere(tmp_path):
