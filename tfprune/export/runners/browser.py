@@ -115,6 +115,7 @@ class Browser:
             "--disable-gpu",
             "--disable-extensions",
             "--disable-background-networking",
+            "--allow-scripts-to-close-windows",
             "--disable-dev-shm-usage",  # It is small in containers.
         ]
         if os.geteuid() == 0:

@@ -15,10 +15,9 @@ import os
 import sys
 import time
 from collections.abc import Mapping
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import numpy as np
-from ai_edge_litert.interpreter import Interpreter
 
 WARM_UP = 3
 
@@ -33,6 +32,8 @@ class LoadedModel:
     """
 
     def __init__(self, path: str, threads: int):
+        from ai_edge_litert.interpreter import Interpreter
+
         self._interpreter = Interpreter(model_path=path, num_threads=threads)
         self.inputs, self._outputs = _details(self._interpreter)
         self._shapes = {name: tuple(detail["shape"]) for name, detail in self.inputs.items()}
@@ -68,7 +69,7 @@ class LoadedModel:
             self._interpreter.set_tensor(detail["index"], inputs[name])
 
 
-def _details(interpreter: Interpreter) -> tuple[dict, dict]:
+def _details(interpreter: Any) -> tuple[dict, dict]:
     # By name through the signature: the order of the raw tensors is the converter's own. It must be
     # gone when the interpreter runs, which refuses other references.
     signatures = interpreter.get_signature_list()
