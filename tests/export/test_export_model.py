@@ -84,8 +84,8 @@ def test_sizes_and_latencies_are_measured(everything):
 
 def test_artifacts_take_and_give_float32_with_a_batch_of_one(everything):
     report, _ = everything
-    for name in EVERY_FORMAT[1:]:
-        runner = LiteRtRunner(report.path(name), threads=1)
+    for name in EVERY_FORMAT:
+        runner = FORMATS[name].runner(report.path(name), 1)
         outputs = runner.run({"image": np.zeros((1, 8, 8, 1), "float32")})
         assert {key: (v.shape, v.dtype) for key, v in outputs.items()} == {
             "output_0": ((1, 10), np.dtype("float32"))
@@ -245,7 +245,7 @@ def _broken_formats():
 
 @pytest.mark.usefixtures("_broken_formats")
 def test_a_file_that_does_not_load_or_computes_zeros_is_an_error(dense, tmp_path):
-    with pytest.raises(VerificationError, match=r"broken\.tflite does not run in the runtime"):
+    with pytest.raises(VerificationError, match=r"broken\.tflite was written and cannot be read"):
         export_model(dense, tmp_path / "build", ["tflite", "broken"])
     with pytest.raises(VerificationError, match=r"zeroed\.tflite does not compute.*differs by 1 "):
         export_model(dense, tmp_path / "build", ["zeroed"])
@@ -336,3 +336,31 @@ export_model(model, {str(target)!r}, "tflite", runs=10**9)
     export_model(dense, target, "savedmodel", runs=2)
     assert sorted(os.listdir(target)) == ["report.json", "saved_model"]
     assert os.listdir(tmp_path) == ["build"]
+
+
+@pytest.mark.slow
+def test_two_exports_to_one_folder_at_once_leave_one_whole_set_and_nothing_else(tmp_path):
+    target, temporary = tmp_path / "build", tmp_path / "tmp"
+    temporary.mkdir()
+    code = f"""
+import sys, keras
+from tfprune.export import export_model
+model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(2)], name=sys.argv[1])
+for _ in range(3):
+    export_model(model, {str(target)!r}, sys.argv[2:], runs=2)
+"""
+    sets = {"one": ["savedmodel", "tflite"], "two": ["tflite", "tflite_dynamic", "onnx"]}
+    environment = {**os.environ, "TMPDIR": str(temporary)}
+    children = [
+        subprocess.Popen(
+            [sys.executable, "-c", code, name, *formats], env=environment, stderr=subprocess.DEVNULL
+        )
+        for name, formats in sets.items()
+    ]
+    assert [child.wait() for child in children] == [0, 0]
+    report = ExportReport.load(target)
+    assert [artifact.name for artifact in report.artifacts] == sets[report.model]
+    files = {artifact.file for artifact in report.artifacts} | {"report.json"}
+    assert set(os.listdir(target)) == files
+    assert sorted(os.listdir(tmp_path)) == ["build", "tmp"]
+    assert os.listdir(temporary) == []

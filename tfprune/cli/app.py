@@ -59,7 +59,12 @@ def _common(
 @app.command()
 def inspect(
     *,
-    model: ModelPath,
+    model: Annotated[
+        Path,
+        typer.Argument(
+            metavar="MODEL", help="A Keras model (.keras, .h5 or .hdf5) or a .tflite file."
+        ),
+    ],
     sparsity: Sparsity = 0.8,
     pattern: Pattern = "unstructured",
     allocation: Allocation = "uniform",
@@ -67,7 +72,13 @@ def inspect(
     exclude: Exclude = None,
     as_json: Json = False,
 ) -> None:
-    """Show what MODEL is made of, and what pruning it would touch. Nothing is changed."""
+    """Show what MODEL is made of, and what pruning it would touch. Nothing is changed.
+
+    Of a .tflite file: inputs, outputs, operators, zeros and metadata, without TensorFlow.
+    """
+    if model.suffix == ".tflite":
+        _inspect_tflite(model, as_json)
+        return
     check_model_path(model)
     selected = selectors(include, exclude)
     with results_only():
@@ -191,11 +202,17 @@ def export(
             "files are on all that are installed (tfprune setup-runtime lists them).",
         ),
     ] = "auto",
+    labels: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE", help="Names of the classes, one per line, to write into the artifacts."
+        ),
+    ] = None,
     batch_size: Annotated[int, typer.Option(min=1, help="Examples per call.")] = 1,
     threads: Annotated[int, typer.Option(min=1, help="Threads when timing.")] = 1,
     as_json: Json = False,
 ) -> None:
-    """Write MODEL as SavedModel and TFLite, run each one, and compare it with MODEL."""
+    """Write MODEL as SavedModel, TFLite or ONNX, run each one, and compare it with MODEL."""
     check_model_path(model)
     shape = None if input_shape is None else sizes(input_shape)
     with results_only():
@@ -205,6 +222,7 @@ def export(
 
             data = None if representative_data is None else load_arrays(representative_data)
             loaded = load_model(model)
+            metadata = None if labels is None else tfprune.export.Metadata(labels=labels)
             with native_chatter_dropped():
                 report = tfprune.export_model(
                     loaded,
@@ -213,6 +231,7 @@ def export(
                     sparse_runtime=sparse_runtime,
                     runtimes=runtimes_named(runtimes),
                     packed=packed,
+                    metadata=metadata,
                     representative_data=data,
                     batch_size=batch_size,
                     input_shape=shape,
@@ -357,6 +376,18 @@ def demo(
     from tfprune.cli.demo_report import demo_notes, demo_table
 
     print_result(demo_table(result), demo_notes(result))
+
+
+def _inspect_tflite(path: Path, as_json: bool) -> None:
+    from tfprune.export.tflite_summary import summarize
+
+    summary = summarize(path)
+    if as_json:
+        print_json(summary.to_dict())
+        return
+    from tfprune.cli.tables import tflite_table
+
+    print_result(tflite_table(summary))
 
 
 def _check_output(output: Path, force: bool) -> None:

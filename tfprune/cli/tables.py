@@ -10,6 +10,7 @@ from rich.table import Table
 
 if TYPE_CHECKING:
     from tfprune import ExportReport, Profile
+    from tfprune.export.tflite_summary import Port, TfliteSummary
     from tfprune.planning import PlanReport, PlanRow
 
 
@@ -149,6 +150,61 @@ def runtime_list(runtimes: Sequence[dict[str, str]]) -> Table:
     return table
 
 
+def tflite_table(summary: TfliteSummary) -> Table:
+    """Show what is in a TFLite file.
+
+    Args:
+        summary: what `tfprune.export.tflite_summary.summarize` returned.
+    """
+    table = _table(summary.file, "", "")
+    table.add_row("bytes", f"{summary.bytes:,} (after gzip {summary.gzip_bytes:,})")
+    table.add_row("inputs", "\n".join(map(_port, summary.inputs)))
+    table.add_row("outputs", "\n".join(map(_port, summary.outputs)))
+    operators = (f"{count} x {name}" for name, count in summary.operators.items())
+    table.add_row("operators", ", ".join(operators))
+    constants = (f"{dtype} {count:,}" for dtype, count in summary.weight_bytes.items())
+    table.add_row("bytes of constants", ", ".join(constants))
+    zeros = "no kernels" if summary.sparsity is None else percent(summary.sparsity)
+    table.add_row("zeros in kernels", zeros)
+    table.add_row("sparse encoding", f"{summary.sparse_tensors} tensors")
+    for share in summary.patterns:
+        table.add_row("pattern", str(share))
+    _add_standard_metadata(table, summary)
+    _add_provenance(table, summary.provenance)
+    return table
+
+
+def _add_standard_metadata(table: Table, summary: TfliteSummary) -> None:
+    standard = summary.standard or {}
+    for name in ("name", "description", "author", "license"):
+        if standard.get(name):
+            table.add_row(name, escape(standard[name]))
+    for graph in standard.get("subgraph_metadata", []):
+        for tensor in graph.get("input_tensor_metadata", []):
+            for unit in tensor.get("process_units", []):
+                options = unit.get("options", {})
+                if options.get("is") == "NormalizationOptions":
+                    text = f"mean {_numbers(options['mean'])}, std {_numbers(options['std'])}"
+                    table.add_row("normalization", f"{escape(tensor.get('name', ''))}: {text}")
+    if summary.labels is not None:
+        shown = ", ".join(summary.labels[:5]) + (" ..." if len(summary.labels) > 5 else "")
+        table.add_row("labels", escape(f"{len(summary.labels)}: {shown}"))
+
+
+def _add_provenance(table: Table, provenance: dict | None) -> None:
+    if provenance is None:
+        table.add_row("exported by", "not tfprune")
+        return
+    versions = ", ".join(f"{name} {version}" for name, version in provenance["versions"].items())
+    table.add_row("exported by", escape(versions))
+    table.add_row("from the model", escape(provenance["model"]))
+    pruned = provenance["kernel_sparsity"]
+    table.add_row("pruned kernels", f"{len(pruned)}; --json lists them")
+    for plan in provenance["pruning"] or []:
+        choices = (f"{name} {choice['class_name']}" for name, choice in plan.items())
+        table.add_row("pruned with", escape(", ".join(choices)))
+
+
 def comparison_table(title: str, rows: Sequence[tuple[str, str, str, str]]) -> Table:
     """Show a before and an after side by side.
 
@@ -180,6 +236,16 @@ def _table(title: str, *columns: str) -> Table:
         # Paths are folded, not cut: they are what a user copies into --include.
         table.add_column(column, overflow="fold")
     return table
+
+
+def _port(port: Port) -> str:
+    return escape(
+        f"{port.name}: {port.dtype} {_shape([n if n >= 0 else None for n in port.shape])}"
+    )
+
+
+def _numbers(values: Sequence[float]) -> str:
+    return " ".join(f"{value:g}" for value in values)
 
 
 def _outcome(row: PlanRow) -> str:

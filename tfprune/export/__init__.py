@@ -7,6 +7,7 @@ held before. Nothing here imports TensorFlow before a model is exported.
 
 from tfprune.export.exporter import export_model
 from tfprune.export.formats import Tolerance
+from tfprune.export.metadata import Metadata
 from tfprune.export.report import ArtifactReport, ExportReport
 
-__all__ = ["ArtifactReport", "ExportReport", "Tolerance", "export_model"]
+__all__ = ["ArtifactReport", "ExportReport", "Metadata", "Tolerance", "export_model"]

@@ -6,19 +6,35 @@ written and run in a folder beside the target, and the target is replaced when a
 
 import shutil
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from os import PathLike, fspath
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-from tfprune.errors import InvalidArgumentError, InvalidTypeError
+import numpy as np
+
+from tfprune.errors import InvalidArgumentError, InvalidTypeError, VerificationError
 from tfprune.export.atomic import REPORT_FILE, replacing
 from tfprune.export.data import Samples, checked_samples, random_samples, read_arrays
 from tfprune.export.exportable import plain_model
 from tfprune.export.formats import Format, Source, Tolerance, resolve_formats
-from tfprune.export.report import ExportReport
+from tfprune.export.metadata import Metadata, embed, provenance
+from tfprune.export.nm_patterns import (
+    PatternShare,
+    check_patterns,
+    judged,
+    model_kernels,
+    pattern_shares,
+    stored_kernels,
+)
+from tfprune.export.report import ExportReport, zero_fraction
 from tfprune.export.runners import resolve_runtimes
 from tfprune.export.signature import Signature, signature_of
 from tfprune.export.trial import Trial, further_runtimes
 from tfprune.export.verify import keras_outputs
+
+if TYPE_CHECKING:
+    from tfprune.prunable import Candidate
 
 # Calibration gains nothing from more, and data may be endless.
 MAX_CALIBRATION_EXAMPLES = 500
@@ -38,6 +54,7 @@ def export_model(
     sparse_runtime: str = "auto",
     packed: bool | str = False,
     runtimes: str | Iterable[str] = "auto",
+    metadata: Metadata | None = None,
     representative_data: Any = None,
     verification_data: Any = None,
     batch_size: int | None = 1,
@@ -56,7 +73,7 @@ def export_model(
         model: a built Keras 3 model, with or without pruning wrappers.
         directory: the folder to export to.
         formats: names of formats: `"savedmodel"`, `"tflite"`, `"tflite_float16"`,
-            `"tflite_dynamic"`, `"tflite_int8"`, `"tflite_int16x8"`.
+            `"tflite_dynamic"`, `"tflite_int8"`, `"tflite_int16x8"`, `"onnx"`.
         sparse_runtime: whether `tflite` and `tflite_float16` are sparse-encoded, and rewritten
             exactly, for XNNPACK's sparse mode, which phones and browsers have: `"auto"` where that
             makes them run sparse, and dense with the reason elsewhere; `"on"` to get an error
@@ -68,6 +85,8 @@ def export_model(
         runtimes: where TFLite files are run and compared besides LiteRT on this machine: names of
             `tfprune.export.runners` ("no-avx", "arm64", "wasm"), or "all". By default sparse files
             are run on all that are installed, for only they may differ from one to the other.
+        metadata: labels, normalization, author and the like, written into every artifact beside
+            what is always recorded: source model, pruning, versions. See `tfprune.export.Metadata`.
         representative_data: typical inputs that `tflite_int8` and `tflite_int16x8` are calibrated
             with: an array, a list or dict of arrays for several inputs, a `tf.data.Dataset` or an
             iterable of batches (of `(x, y)`, x is taken). The first 500 examples are used.
@@ -90,6 +109,7 @@ def export_model(
             number is out of range.
         MissingDependencyError: a runtime that is asked for is not installed.
         InvalidTypeError: `model` is no Keras model, or data holds no arrays.
+        MissingDependencyError: `"onnx"` is asked for and its packages are not installed.
         UnsupportedModelError: the model cannot be exported, or not to one of the formats.
         ArtifactError: the folder cannot be written.
         VerificationError: an artifact does not load, or does not compute what the model computes.
@@ -107,7 +127,11 @@ def export_model(
     _check_sparse_runtime(sparse_runtime, chosen)
     asked = None if runtimes == "auto" else resolve_runtimes(runtimes)
     _check_counts(batch_size=batch_size, threads=threads, runs=runs)
-    model = plain_model(model)
+    if not isinstance(metadata, Metadata | None):
+        raise InvalidTypeError(
+            f"`metadata` must be a `tfprune.export.Metadata`. Received: {metadata!r}."
+        )
+    given, model = model, plain_model(model)
     signature, representative, verification = _inputs(
         model, signature_of(model, batch_size, input_shape), representative_data, verification_data
     )
@@ -123,10 +147,15 @@ def export_model(
         )
         source.work.mkdir()
         expected = keras_outputs(model, signature, verification)
+        if metadata is not None:
+            metadata.check_model(expected, [spec.shape for spec in signature.specs])
+        origin = provenance(given, model, metadata)
+        kernels = model_kernels(model)
         artifacts, missing_runtimes = [], {}
         for fmt in chosen:
             path = folder / fmt.filename
             note = fmt.write(source, path)
+            patterns = _recorded(fmt, path, kernels, origin, metadata)
             further, not_there = further_runtimes(fmt, path, asked)
             missing_runtimes |= not_there
             trial = Trial(
@@ -139,7 +168,7 @@ def export_model(
                 threads=threads,
                 runs=runs,
             )
-            artifacts.append(trial.run(further, note))
+            artifacts.append(replace(trial.run(further, note), patterns=patterns))
         shutil.rmtree(source.work)
         report = ExportReport(
             model=model.name,
@@ -152,6 +181,32 @@ def export_model(
         )
         (folder / REPORT_FILE).write_text(report.to_json(), encoding="utf-8")
     return report
+
+
+def _recorded(
+    fmt: Format,
+    path: Path,
+    kernels: "list[Candidate]",
+    origin: dict[str, Any],
+    metadata: Metadata | None,
+) -> tuple[PatternShare, ...]:
+    """Write into an artifact where it comes from, and return the N:M patterns that it has."""
+    try:
+        stored = judged(stored_kernels(path, [kernel.layout for kernel in kernels]))
+        patterns = pattern_shares(stored)
+        measured = {
+            "format": fmt.name,
+            "sparsity": zero_fraction(fmt.stored_weights(path)),
+            "patterns": {s.pattern: f"{s.kernels}/{s.of_kernels}" for s in patterns},
+        }
+    except Exception as error:
+        raise VerificationError(
+            f"{path.name} was written and cannot be read: {error} Nothing was exported; leave "
+            f"{fmt.name!r} out of `formats` to export the others."
+        ) from error
+    embed(path, origin | measured, metadata)
+    check_patterns(path, stored, judged(k.layout.to_taps(np.asarray(k.variable)) for k in kernels))
+    return patterns
 
 
 def _inputs(

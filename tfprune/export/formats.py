@@ -2,7 +2,7 @@
 
 A format is a name, a file name, a function that writes the artifact, a `Runner` that runs it in
 the runtime it ships to, and the tolerance that it is held to. The writers register themselves in
-`savedmodel.py` and `tflite.py`; a new format (ONNX, a sparse encoding) is one more registration.
+`savedmodel.py`, `tflite.py` and `onnx.py`; a new format is one more registration.
 """
 
 import importlib
@@ -104,6 +104,7 @@ class Format:
         runner: loads the artifact at a path with a number of threads.
         stored_weights: yields the weight tensors that are stored in the artifact at a path.
         needs_representative_data: whether the writer calibrates on data.
+        check_installed: raises if optional packages that the format needs are missing.
     """
 
     name: str
@@ -113,6 +114,7 @@ class Format:
     runner: Callable[[Path, int], Runner]
     stored_weights: Callable[[Path], Iterator[np.ndarray]]
     needs_representative_data: bool = False
+    check_installed: Callable[[], None] | None = None
 
 
 FORMATS: dict[str, Format] = {}
@@ -150,6 +152,7 @@ def resolve_formats(formats: str | Iterable[str]) -> list[Format]:
     Raises:
         InvalidArgumentError: a name is unknown or given twice, or there is none.
         InvalidTypeError: a name is not a string.
+        MissingDependencyError: a format needs a package that is not installed.
 
     Example:
         >>> [format.filename for format in resolve_formats(["savedmodel", "tflite"])]
@@ -158,6 +161,7 @@ def resolve_formats(formats: str | Iterable[str]) -> list[Format]:
     # The modules register their formats when they are imported; they import this one.
     importlib.import_module("tfprune.export.savedmodel")
     importlib.import_module("tfprune.export.tflite")
+    importlib.import_module("tfprune.export.onnx")
     names = [formats] if isinstance(formats, str) else list(formats)
     wrong = [name for name in names if not isinstance(name, str)]
     if wrong:
@@ -171,4 +175,8 @@ def resolve_formats(formats: str | Iterable[str]) -> list[Format]:
         )
     if len(set(names)) < len(names):
         raise InvalidArgumentError(f"`formats` names a format twice. Received: {names!r}.")
-    return [FORMATS[name] for name in names]
+    chosen = [FORMATS[name] for name in names]
+    for fmt in chosen:
+        if fmt.check_installed is not None:
+            fmt.check_installed()
+    return chosen

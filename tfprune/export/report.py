@@ -15,6 +15,7 @@ import numpy as np
 
 from tfprune.errors import ArtifactError
 from tfprune.export.atomic import REPORT_FILE, SCHEMA_KEY
+from tfprune.export.nm_patterns import PatternShare
 from tfprune.text_table import align_columns
 
 SCHEMA_VERSION = 1
@@ -68,6 +69,7 @@ class ArtifactReport:
         runtime: name and version of what ran the artifact.
         note: what else is to be told, in sentences: what was rewritten, or why not.
         runtimes: all runtimes that it was run on, the one above first.
+        patterns: N:M patterns that stored kernels have; see `tfprune.export.nm_patterns`.
     """
 
     name: str
@@ -86,6 +88,7 @@ class ArtifactReport:
     runtime: str
     note: str = ""
     runtimes: tuple[RuntimeReport, ...] = ()
+    patterns: tuple[PatternShare, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -150,7 +153,13 @@ class ExportReport:
     @property
     def notes(self) -> list[str]:
         """What else is to be told of the artifacts, a line each."""
-        return [f"{artifact.name}: {artifact.note}" for artifact in self.artifacts if artifact.note]
+        told = {
+            artifact.name: [*(f"{share}." for share in artifact.patterns), artifact.note]
+            for artifact in self.artifacts
+        }
+        return [
+            f"{name}: {' '.join(filter(None, notes))}" for name, notes in told.items() if any(notes)
+        ]
 
     @property
     def runtime_rows(self) -> list[list[str]]:
@@ -186,7 +195,14 @@ class ExportReport:
             "smallest_gzip": self.smallest_gzip,
             "fastest": self.fastest,
         }
-        artifacts = [asdict(artifact) for artifact in self.artifacts]
+        artifacts = [
+            {
+                **asdict(artifact),
+                "runtimes": [*map(asdict, artifact.runtimes)],
+                "patterns": [*map(asdict, artifact.patterns)],
+            }
+            for artifact in self.artifacts
+        ]
         return {SCHEMA_KEY: SCHEMA_VERSION, **fields, "artifacts": artifacts, **best}
 
     def to_json(self) -> str:
@@ -260,7 +276,8 @@ class ExportReport:
 
 def _artifact(values: dict[str, Any]) -> ArtifactReport:
     runtimes = tuple(RuntimeReport(**entry) for entry in values.get("runtimes", ()))
-    return ArtifactReport(**{**values, "runtimes": runtimes})
+    patterns = tuple(PatternShare(**share) for share in values.get("patterns", ()))
+    return ArtifactReport(**{**values, "runtimes": runtimes, "patterns": patterns})
 
 
 def folder_files(path: Path) -> list[Path]:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
+from tfprune.export.flatbuffer import load_model, pack_model
+
 
 def settle_constants(content: bytes) -> bytes:
     """Give constants of ADD and MUL on 4-D tensors four axes, and make them the first operand.
@@ -17,10 +19,9 @@ def settle_constants(content: bytes) -> bytes:
     Returns:
         The file, the same one if there is nothing to change.
     """
-    import flatbuffers
     from ai_edge_litert import schema_py_generated as schema
 
-    model = schema.ModelT.InitFromObj(schema.Model.GetRootAs(content, 0))
+    model = load_model(content)
     commuting = {schema.BuiltinOperator.ADD, schema.BuiltinOperator.MUL}
     changed = False
     for graph in model.subgraphs:
@@ -44,11 +45,7 @@ def settle_constants(content: bytes) -> bytes:
             if constant == second:
                 op.inputs = np.array([second, first], np.int32)
                 changed = True
-    if not changed:
-        return content
-    builder = flatbuffers.Builder(len(content) + 1024)
-    builder.Finish(model.Pack(builder), file_identifier=b"TFL3")
-    return bytes(builder.Output())
+    return pack_model(model) if changed else content
 
 
 def _commutes(model: object, graph: object, user: int) -> bool:
