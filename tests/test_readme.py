@@ -22,12 +22,13 @@ def test_every_python_block_runs(block, tmp_path, monkeypatch):
 
 
 def test_the_shell_commands_run_one_after_the_other(dense_net, tmp_path):
-    assert len(COMMANDS) == 3
+    assert len(COMMANDS) == 6
     dense_net.save(tmp_path / "model.keras")
     for command in COMMANDS:
         arguments = command.split()[1:]
         subprocess.run([sys.executable, "-m", "tfprune", *arguments], cwd=tmp_path, check=True)
     assert (tmp_path / "build" / "model_float16.tflite").exists()
+    assert (tmp_path / "gpu" / "model.onnx").exists()
     sparse = keras.models.load_model(tmp_path / "sparse.keras")
     assert (sparse.layers[0].kernel.numpy() == 0).mean() == pytest.approx(0.8, abs=0.01)
 
