@@ -207,6 +207,7 @@ def _description(packed: PackedArray) -> str:
             "dtype": packed.dtype,
             "positions": packed.positions,
             "values": packed.values,
+            "count": packed.count,
             "lengths": [len(stream) for stream in packed.streams],
         }
     )

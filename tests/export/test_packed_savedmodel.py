@@ -94,7 +94,7 @@ def test_the_c_api_gives_the_same_bits(folders, images, tmp_path):
 def test_the_file_says_what_is_packed(folders, sparse):
     index = json.loads((folders[1] / INDEX_FILE).read_text())
     names = [name for group in index["groups"] for name in group["names"]]
-    assert names == [layer.kernel.path for layer in (sparse.layers[3], sparse.layers[-1])]
+    assert names == [layer.kernel.path for layer in sparse.layers if hasattr(layer, "kernel")]
     kernels = {weight.shape: weight for weight in packed_weights(folders[1])}
     np.testing.assert_array_equal(kernels[(3, 3, 64, 96)], sparse.layers[3].kernel)
     stored = sorted(weight.size for weight in stored_weights(folders[1]))
@@ -121,7 +121,7 @@ def test_all_signatures_and_functions_are_kept_and_weights_stored_once(sparse, i
     archive.add_endpoint("embed", features, input_signature=spec)
     archive.write_out(str(tmp_path / "dense"), verbose=False)
     pack_saved_model(tmp_path / "dense", tmp_path / "packed")
-    assert len(list(packed_weights(tmp_path / "packed"))) == 2
+    assert len(list(packed_weights(tmp_path / "packed"))) == 3
     for name in ("classify", "embed", "serving_default"):
         expected = run(tmp_path / "dense", images, name)
         np.testing.assert_array_equal(run(tmp_path / "packed", images, name), expected)

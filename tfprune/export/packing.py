@@ -6,16 +6,17 @@ Where the values are and what they are is stored apart, each in the form that ta
 |---|---|
 | `all` | nothing: zeros are among the values |
 | `mask` | one bit per element |
-| `gaps` | one byte per value, the zeros before it; 255 stands for 255 zeros and no value |
+| `gaps` | one byte per value, how far it is from the one before; 255: go on so far, no value |
 
 | values | stored |
 |---|---|
-| `planes` | the first bytes of all values, then the second ones, ... |
+| `planes` | the highest bytes of all values, the second ones, then words of 2 and 4 bytes |
 | `codebook` | one byte per value, an index into at most 256 values |
 
-Each stream is deflated on its own. The bits of floats are first turned left by one, so that one
-byte plane holds the whole exponent: that is the one which compresses. Everything is bit-exact, -0.0
-and NaN included.
+The highest 16 bits of floats are first turned left by one, so that the first plane holds the whole
+exponent: that is the one which compresses. Each stream is deflated on its own; planes that gain
+little by it are raw, as noise is not worth the time of inflating it, and known by their length.
+Everything is bit-exact, -0.0 and NaN included.
 
 Gaps, codebooks and entropy coding of weights are those of Han et al. (2016), "Deep Compression".
 """
@@ -30,11 +31,18 @@ import numpy as np
 from tfprune.errors import InvalidArgumentError
 
 SKIP = 255
-"""The gap that stands for so many zeros without a value behind them."""
+"""The step that leads to no value."""
+
+WORDS = {1: (1,), 2: (1, 1), 4: (1, 1, 2), 8: (1, 1, 2, 4)}
+"""Bytes of the words that values are stored in, highest first, by the size of a value. Each is as
+long as all before it, so that a value is put together by doubling."""
 
 _CODEBOOK_SIZE = 256
+_USES_PER_CODE = 4
 _SAMPLE_BYTES = 1 << 16
 _STRATEGIES = (zlib.Z_DEFAULT_STRATEGY, zlib.Z_HUFFMAN_ONLY)
+# Inflating takes ten times as long as reading does.
+_WORTH_INFLATING = 15 / 16
 # Rare zeros cost less among the values than their positions do.
 _RARE_ZEROS = 0.02
 
@@ -48,13 +56,16 @@ class PackedArray:
         dtype: name of its dtype.
         positions: `"all"`, `"mask"` or `"gaps"`.
         values: `"planes"` or `"codebook"`.
-        streams: deflated bytes: positions unless `"all"`; then planes, or indices and codebook.
+        count: how many values are stored.
+        streams: positions unless `"all"`; then planes, or indices and codebook. Deflated; see
+            `is_raw`.
     """
 
     shape: tuple[int, ...]
     dtype: str
     positions: str
     values: str
+    count: int
     streams: tuple[bytes, ...]
 
     @property
@@ -66,14 +77,16 @@ class PackedArray:
 def choose_form(array: np.ndarray) -> tuple[str, str]:
     """Return the positions and the values that an array takes fewest bytes in."""
     bits = _bits(array)
-    if bits.dtype.itemsize > 1 and _codebook(bits) is not None:
+    kept = np.flatnonzero(bits)
+    codebook = _codebook(bits) if bits.dtype.itemsize > 1 else None
+    # A few values that are all different are no codebook.
+    if codebook is not None and _USES_PER_CODE * codebook.size <= kept.size:
         # An index is a byte, and so are the zeros among them.
         return "all", "codebook"
-    kept = np.flatnonzero(bits)
     if kept.size >= bits.size * (1 - _RARE_ZEROS):
         return "all", "planes"
     gaps, mask = (len(_deflated(form)) for form in (_gaps(kept), np.packbits(bits != 0)))
-    # Gaps are unpacked in a third of the time.
+    # Gaps are unpacked faster.
     return "gaps" if gaps < 1.05 * mask else "mask", "planes"
 
 
@@ -109,9 +122,11 @@ def pack(array: np.ndarray, form: tuple[str, str] | None = None) -> PackedArray:
         streams.append(_deflated(np.searchsorted(codebook, bits).astype(np.uint8)))
         streams.append(_deflated(codebook))
     else:
-        turned = _rotated(bits, array.dtype)
-        streams.extend(map(_deflated, turned.view(np.uint8).reshape(-1, bits.itemsize).T))
-    return PackedArray(array.shape, array.dtype.name, positions, values, tuple(streams))
+        for word in _words(bits, array.dtype):
+            deflated = _deflated(word)
+            worth_it = len(deflated) < _WORTH_INFLATING * word.nbytes
+            streams.append(deflated if worth_it else word.tobytes())
+    return PackedArray(array.shape, array.dtype.name, positions, values, bits.size, tuple(streams))
 
 
 def unpack(packed: PackedArray) -> np.ndarray:
@@ -120,19 +135,23 @@ def unpack(packed: PackedArray) -> np.ndarray:
     Raises:
         ValueError, IndexError, zlib.error: the streams are not what `pack` made.
     """
-    streams = map(zlib.decompress, packed.streams)
+    streams = iter(packed.streams)
     size, dtype = math.prod(packed.shape), np.dtype(packed.dtype)
     if packed.positions == "all":
-        return _unpacked_values(packed, streams, dtype).reshape(packed.shape)
-    codes = np.frombuffer(next(streams), np.uint8)
+        return _unpacked_values(packed, streams).reshape(packed.shape)
+    codes = np.frombuffer(zlib.decompress(next(streams)), np.uint8)
     if packed.positions == "mask":
         kept = np.flatnonzero(np.unpackbits(codes, count=size))
     else:
-        is_value = codes != SKIP
-        kept = np.cumsum(codes + is_value.astype(np.int64))[is_value] - 1
+        kept = np.cumsum(codes, dtype=np.int64)[codes != SKIP] - 1
     flat = np.zeros(size, dtype)
-    flat[kept] = _unpacked_values(packed, streams, dtype)
+    flat[kept] = _unpacked_values(packed, streams)
     return flat.reshape(packed.shape)
+
+
+def is_raw(stream: bytes, count: int, size: int) -> bool:
+    """Whether a stream of `count` words of `size` bytes is not deflated."""
+    return len(stream) == count * size
 
 
 def quantize(array: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -156,27 +175,33 @@ def _bits(array: np.ndarray) -> np.ndarray:
     return np.ascontiguousarray(array).reshape(-1).view(f"u{array.dtype.itemsize}")
 
 
-def _rotated(bits: np.ndarray, dtype: np.dtype) -> np.ndarray:
-    """Turn the bits of floats left by one."""
-    if dtype.kind != "f":
-        return bits
-    one, rest = bits.dtype.type(1), bits.dtype.type(8 * bits.dtype.itemsize - 1)
-    return (bits << one) | (bits >> rest)
+def _words(bits: np.ndarray, dtype: np.dtype) -> Iterator[np.ndarray]:
+    """Yield the words of all values, highest first."""
+    shift = 8 * dtype.itemsize
+    if dtype.kind == "f":
+        rest = shift - 16
+        upper = bits >> rest
+        turned = ((upper << 1) | (upper >> 15)) & 0xFFFF
+        bits = (turned << rest) | (bits & ((1 << rest) - 1))
+    for size in WORDS[dtype.itemsize]:
+        shift -= 8 * size
+        yield (bits >> shift).astype(f"u{size}")
 
 
-def _rotated_back(bits: np.ndarray, dtype: np.dtype) -> np.ndarray:
-    if dtype.kind != "f":
-        return bits
-    one, rest = bits.dtype.type(1), bits.dtype.type(8 * bits.dtype.itemsize - 1)
-    return (bits >> one) | (bits << rest)
+def _from_words(words: list[np.ndarray], dtype: np.dtype) -> np.ndarray:
+    bits, *lower = words
+    for word in lower:
+        bits = (bits.astype(f"u{2 * word.itemsize}") << (8 * word.itemsize)) | word
+        if bits.itemsize == 2 and dtype.kind == "f":
+            bits = (bits >> 1) | (bits << 15)
+    return bits.view(dtype)
 
 
 def _gaps(kept: np.ndarray) -> np.ndarray:
-    zeros = np.diff(kept, prepend=-1) - 1
-    skips, rest = np.divmod(zeros, SKIP)
+    skips, steps = np.divmod(np.diff(kept, prepend=-1), SKIP)
     last = np.cumsum(skips + 1) - 1
     gaps = np.full(last[-1] + 1 if kept.size else 0, SKIP, np.uint8)
-    gaps[last] = rest
+    gaps[last] = steps
     return gaps
 
 
@@ -189,14 +214,16 @@ def _codebook(bits: np.ndarray) -> np.ndarray | None:
     return codebook if codebook.size <= _CODEBOOK_SIZE else None
 
 
-def _unpacked_values(packed: PackedArray, streams: Iterator[bytes], dtype: np.dtype) -> np.ndarray:
-    bits = f"u{dtype.itemsize}"
+def _unpacked_values(packed: PackedArray, streams: Iterator[bytes]) -> np.ndarray:
+    dtype = np.dtype(packed.dtype)
     if packed.values == "codebook":
-        indices = np.frombuffer(next(streams), np.uint8)
-        return np.frombuffer(next(streams), bits)[indices].view(dtype)
-    planes = [np.frombuffer(next(streams), np.uint8) for _ in range(dtype.itemsize)]
-    values = np.stack(planes, axis=1).reshape(-1).view(bits)
-    return _rotated_back(values, dtype).view(dtype)
+        indices, codebook = map(zlib.decompress, streams)
+        return np.frombuffer(codebook, dtype)[np.frombuffer(indices, np.uint8)]
+    words = []
+    for data, size in zip(streams, WORDS[dtype.itemsize], strict=True):
+        octets = data if is_raw(data, packed.count, size) else zlib.decompress(data)
+        words.append(np.frombuffer(octets, f"u{size}"))
+    return _from_words(words, dtype)
 
 
 def _deflated(array: np.ndarray) -> bytes:
