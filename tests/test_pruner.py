@@ -127,3 +127,15 @@ def test_a_part_of_a_model_without_its_plan_says_so(dense_net):
 def test_a_model_of_wrappers_is_stripped_by_strip(dense_net):
     with pytest.raises(InvalidArgumentError, match=r"tfprune.strip\(model\)"):
         tfprune.Pruner(tfprune.prune(dense_net, 0.5)).strip()
+
+
+def test_the_arrays_of_a_weight_are_read_only_and_stay_as_they_were_read(net):
+    weight = tfprune.Pruner(net, 0.5).weights[0]
+    values, alive = weight.values(), weight.alive()
+    before = values.copy()
+    weight.variable.assign_add(np.ones(weight.variable.shape))
+    weight.mask.assign(np.zeros(weight.mask.shape, bool))
+    assert np.array_equal(values, before)
+    assert alive.all()
+    with pytest.raises(ValueError, match="read-only"):
+        values[0] = 0

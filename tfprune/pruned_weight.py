@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import keras
 import numpy as np
+import tensorflow as tf
 
 from tfprune.kernel_layout import KernelLayout
 
@@ -44,16 +45,21 @@ class PrunedWeight:
         return self.layout.size
 
     def values(self) -> np.ndarray:
-        """Return the weight as a float array."""
-        values = keras.ops.convert_to_numpy(self.variable)
+        """Return the weight as a float array, read-only."""
+        values = _seen(self.variable)
         # 16-bit floats are slow to sort, and bfloat16 is not numpy's own.
         return values if values.dtype in (np.float32, np.float64) else values.astype(np.float32)
 
     def alive(self) -> np.ndarray | None:
-        """Return the mask as a boolean array."""
-        return None if self.mask is None else keras.ops.convert_to_numpy(self.mask)
+        """Return the mask as a boolean array, read-only."""
+        return None if self.mask is None else _seen(self.mask)
 
     def apply_mask(self) -> None:
         """Set the pruned weights to zero."""
         zero = keras.ops.zeros((), self.variable.dtype)
         self.variable.assign(keras.ops.where(self.mask, self.variable, zero))
+
+
+def _seen(variable: keras.Variable) -> np.ndarray:
+    """Return what a variable holds now, without a copy: a later assignment leaves it alone."""
+    return np.asarray(tf.convert_to_tensor(variable.value))

@@ -6,6 +6,7 @@ from typing import Any
 
 import keras
 import numpy as np
+import tensorflow as tf
 
 from tfprune.evidence import Probe
 from tfprune.mask_computation import compute_masks
@@ -75,7 +76,8 @@ class PruningRun:
                 weight.mask.assign(mask)
                 weight.apply_mask()
                 # Weights that grow back start afresh too, so both masks have to keep a slot.
-                reset_pruned_slots(optimizer, weight.variable, before & mask)
+                kept = tf.convert_to_tensor(before & mask)
+                reset_pruned_slots(optimizer, weight.variable, kept)
                 mask_average(optimizer, weight.variable, weight.mask)
             if plan.criterion.restarts:
                 weight.accumulator.assign(keras.ops.zeros_like(weight.accumulator))

