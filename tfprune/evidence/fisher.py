@@ -33,9 +33,13 @@ def collect_block_fisher(probe: Probe) -> dict[str, list[np.ndarray]]:
     fishers = [BlockFisher(weight.layout, weight.alive()) for weight in probe.weights]
     gradient = compile_gradient(probe)
     for example in examples(probe):
-        for fisher, array in zip(fishers, gradient(example), strict=True):
-            fisher.add(array)
-    return {"block_fisher_inverse_diagonal": [fisher.inverse_diagonal() for fisher in fishers]}
+        # From the end, so that each array goes as soon as it has been added.
+        arrays = gradient(example)[::-1]
+        for fisher in fishers:
+            fisher.add(arrays.pop())
+    fishers.reverse()
+    diagonals = [fishers.pop().inverse_diagonal() for _ in probe.weights]
+    return {"block_fisher_inverse_diagonal": diagonals}
 
 
 class BlockFisher:

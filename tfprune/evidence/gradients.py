@@ -6,7 +6,8 @@ keeps statistics, seeds, counters and metrics as they are. A frozen weight has e
 other. The loss is the one of `Probe.compute_loss`, so a compiled model's regularizers are part of
 it.
 
-Per weight that is looked at, two float32 numbers are held: a total, and a derivative of one batch.
+Per weight that is looked at, a float32 number is held of each batch, and a total from the second
+one on; for the Hessian product also the direction, g.
 """
 
 from __future__ import annotations
@@ -51,7 +52,7 @@ def collect_gradient(probe: Probe) -> dict[str, list[np.ndarray]]:
 
 def collect_squared_batch_gradient(probe: Probe) -> dict[str, list[np.ndarray]]:
     """Gather "squared_batch_gradient": the squared gradient of a batch, the mean over batches."""
-    mean = _mean(probe, compile_gradient(probe), probe.batches(), power=2)
+    mean = _mean(probe, compile_gradient(probe), probe.batches(), squared=True)
     return {"squared_batch_gradient": mean}
 
 
@@ -60,7 +61,8 @@ def collect_squared_gradient(probe: Probe) -> dict[str, list[np.ndarray]]:
 
     That is the diagonal of the empirical Fisher information. For the examples see `examples`.
     """
-    return {"squared_gradient": _mean(probe, compile_gradient(probe), examples(probe), power=2)}
+    mean = _mean(probe, compile_gradient(probe), examples(probe), squared=True)
+    return {"squared_gradient": mean}
 
 
 def collect_hessian_gradient(probe: Probe) -> dict[str, list[np.ndarray]]:
@@ -74,9 +76,9 @@ def collect_hessian_gradient(probe: Probe) -> dict[str, list[np.ndarray]]:
     gradient = collect_gradient(probe)["gradient"]
     # Of length 1, which 16-bit floats can hold.
     length = float(tf.linalg.global_norm(gradient)) or 1.0
+    gradient.reverse()
     # Tensors of the function's closure are passed by reference; arrays would be copied into it.
-    direction = [tf.convert_to_tensor(array / length) for array in gradient]
-    del gradient
+    direction = [tf.convert_to_tensor(gradient.pop() / length) for _ in probe.weights]
 
     def product(batch: Batch, scale: tf.Tensor) -> list[tf.Tensor]:
         with _watching(probe) as tape, _exact_moments():
@@ -95,7 +97,9 @@ def collect_hessian_gradient(probe: Probe) -> dict[str, list[np.ndarray]]:
             raise _no_second_derivative(probe, str(error)) from error
 
     products = _mean(probe, _compiled(probe, product), probe.batches())
-    return {"hessian_gradient": [length * array for array in products]}
+    for array in products:
+        np.multiply(array, length, out=array)
+    return {"hessian_gradient": products}
 
 
 def examples(probe: Probe) -> Iterator[Batch]:
@@ -122,15 +126,22 @@ def _mean(
     probe: Probe,
     derivative: Callable[[Batch], list[np.ndarray]],
     batches: Iterator[Batch],
-    power: int = 1,
+    *,
+    squared: bool = False,
 ) -> list[np.ndarray]:
-    """Return the mean over batches of a derivative of the loss, raised to a power by element."""
-    totals = [np.zeros(weight.layout.shape, np.float32) for weight in probe.weights]
+    """Return the mean over batches of a derivative of the loss, or of its square by element."""
+    raised = np.square if squared else np.copy
+    totals: list[np.ndarray] = []
     count = 0
     for batch in batches:
         count += 1
-        for total, array in zip(totals, derivative(batch), strict=True):
-            np.add(total, array**power, out=total)
+        # From the end, so that each array goes as soon as it has been added.
+        arrays = derivative(batch)[::-1]
+        if count == 1:
+            totals = [raised(arrays.pop()) for _ in probe.weights]
+            continue
+        for total in totals:
+            np.add(total, raised(arrays.pop()), out=total)
     for total in totals:
         np.divide(total, count, out=total)
     return totals
