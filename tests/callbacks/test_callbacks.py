@@ -27,6 +27,22 @@ def test_the_sparsity_is_in_the_logs(dense_net, dense_data):
     assert logs["sparsity"] == [0.25, 0.75, 0.75, 0.75]
 
 
+@pytest.mark.parametrize("use_ema", [False, True])
+def test_masks_are_applied_again_at_boundaries_only_where_averages_are_kept(
+    use_ema, dense_net, dense_data, monkeypatch
+):
+    calls = []
+    apply_masks = tfprune.Pruner.apply_masks
+    monkeypatch.setattr(
+        tfprune.Pruner, "apply_masks", lambda self: (calls.append(1), apply_masks(self))
+    )
+    pruned = tfprune.prune(dense_net, ConstantSparsity(0.5))
+    optimizer = keras.optimizers.Adam(use_ema=use_ema)
+    pruned.compile(optimizer, "sparse_categorical_crossentropy")
+    pruned.fit(*dense_data, epochs=3, validation_split=0.2, callbacks=[UpdateMasks()], verbose=0)
+    assert len(calls) == (1 + 3 * 3 if use_ema else 1)  # Last batch, test, epoch end; train end.
+
+
 def test_a_fraction_ends_within_the_run(dense_net, dense_data):
     pruned, logs = fit(dense_net, dense_data, RAMP, UpdateMasks())
     assert logs["sparsity"][1:] == [0.75] * 3
