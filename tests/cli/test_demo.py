@@ -1,4 +1,4 @@
-"""`tfprune demo`: the whole journey on the digits, and on data of the user's own."""
+"""`tfprune demo`: the whole journey on the digits (slow), and on data of the user's own."""
 
 import json
 import os
@@ -32,11 +32,13 @@ def digits(tmp_path_factory):
     return json.loads(done.stdout), folder, seconds
 
 
+@pytest.mark.slow
 def test_the_demo_takes_less_than_90_seconds_on_one_core(digits):
     # Processor time: it holds on a busy machine as well, and more cores only make it faster.
     assert digits[2] < 90
 
 
+@pytest.mark.slow
 def test_the_pruned_model_is_sparse_and_as_accurate_as_the_dense_one(digits):
     result, _, _ = digits
     before, after = result["before"], result["after"]
@@ -49,6 +51,7 @@ def test_the_pruned_model_is_sparse_and_as_accurate_as_the_dense_one(digits):
     assert after["profile"]["effective_macs"] < 0.15 * before["profile"]["effective_macs"]
 
 
+@pytest.mark.slow
 def test_the_pruned_artifacts_are_smaller_once_compressed(digits):
     result, _, _ = digits
     for before, after in zip(
@@ -58,6 +61,7 @@ def test_the_pruned_artifacts_are_smaller_once_compressed(digits):
         assert after["gzip_bytes"] < 0.5 * before["gzip_bytes"]
 
 
+@pytest.mark.slow
 def test_the_demo_leaves_both_models_and_their_artifacts_in_a_fresh_folder(digits):
     result, folder, _ = digits
     assert result["directory"] == "tfprune-demo"
