@@ -3,7 +3,10 @@
 Bytes are those of the variables, without the graph. The plain bound is what an ideal mask and 32
 bits per kept value take: the entropy of the mask, and everything that is not pruned as it is.
 
-    python -m benchmarks.packed_savedmodel
+    python -m benchmarks.packed_savedmodel [--keep-peers]
+
+Most of the time goes to xz and zstd, which see the dense files alone: `--keep-peers` takes their
+bytes from the last report where it has a dense file of the same size.
 """
 
 from __future__ import annotations
@@ -98,8 +101,10 @@ def plain_bound(model: Any) -> int:
     return round(bits / 8)
 
 
-def measure(name: str, model: Any, sparsity: float, folder: Path) -> Row:
-    """Prune, export dense and packed, and compare."""
+def measure(
+    name: str, model: Any, sparsity: float, folder: Path, peers: dict[Any, dict[str, int | None]]
+) -> Row:
+    """Prune, export dense and packed, and compare; `peers` has bytes by model, sparsity, size."""
     import tensorflow as tf
 
     import tfprune
@@ -122,13 +127,17 @@ def measure(name: str, model: Any, sparsity: float, folder: Path) -> Row:
     calls = timed(calls, CALLS)
     variables = [path / "variables" / "variables.data-00000-of-00001" for path in paths]
     graphs = [(path / "saved_model.pb").stat().st_size for path in paths]
+    dense_bytes = variables[0].stat().st_size
+    compared = peers.get((name, sparsity, dense_bytes)) or {
+        peer: compressed(command, variables[0]) for peer, command in PEERS.items()
+    }
     return Row(
         model=name,
         sparsity=sparsity,
-        dense=variables[0].stat().st_size,
+        dense=dense_bytes,
         bound=plain_bound(model),
         packed=variables[1].stat().st_size,
-        **{peer: compressed(command, variables[0]) for peer, command in PEERS.items()},
+        **compared,
         graph_growth=graphs[1] - graphs[0],
         load_seconds=seconds[1],
         load_ratio=seconds[1] / seconds[0],
@@ -157,12 +166,26 @@ def compressed(command: list[str], path: Path) -> int | None:
     return len(process.stdout)
 
 
+def kept_peers(path: Path) -> dict[Any, dict[str, int | None]]:
+    """Return the bytes of the compressors in a report, by model, sparsity and dense bytes."""
+    with path.open(newline="") as file:
+        return {
+            (row["model"], float(row["sparsity"]), int(row["dense"])): {
+                peer: int(row[peer]) if row[peer] else None for peer in PEERS
+            }
+            for row in csv.DictReader(file)
+        }
+
+
 def main() -> None:
     """Run all cells that are missing, and write the report."""
-    argparse.ArgumentParser(description=__doc__.splitlines()[0]).parse_args()
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--keep-peers", action="store_true", help="compress nothing again")
+    options = parser.parse_args()
     import keras
 
     stem = common.RESULTS / "packed_savedmodel"
+    peers = kept_peers(stem.with_suffix(".csv")) if options.keep_peers else {}
     settings = {"loads": LOADS, "calls": CALLS, "seed": 0}
     log = stem.with_suffix(".jsonl")
     done = common.read_rows(log, settings)
@@ -177,7 +200,7 @@ def main() -> None:
         for sparsity in missing:
             started = time.perf_counter()
             with tempfile.TemporaryDirectory() as folder:
-                row = asdict(measure(name, model, sparsity, Path(folder)))
+                row = asdict(measure(name, model, sparsity, Path(folder), peers))
             row |= {"seconds": time.perf_counter() - started, "settings": settings}
             common.append_row(log, row)
             done.append(row)
