@@ -49,6 +49,7 @@ OBJECTS = [
     patterns.Vector(4, axis="output"),
     *(getattr(patterns, name)() for name in ("Channel", "Column", "Filter", "Head", "Kernel")),
     patterns.Row(),
+    patterns.Xnnpack(input_shape=(224, 224, 3)),
     Uniform(),
     Global(min_sparsity=0.1, max_sparsity=0.95),
     allocation.UniformPlus(),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import warnings
 from collections.abc import Hashable, Iterator, Sequence
 
 import numpy as np
@@ -70,6 +71,21 @@ def plan_sparsities(
 
 
 def ready_plan(plan: PruningPlan, weights: Sequence[PrunedWeight]) -> PruningPlan:
+    """Return the plan as it can be saved, and warn of a target at which no runtime gets faster.
+
+    Raises:
+        InvalidArgumentError: as `resolved_plan`.
+    """
+    plan = resolved_plan(plan, weights)
+    if not isinstance(plan.schedule, Keep | Threshold):
+        sparsities = plan_sparsities(weights, plan, plan.schedule.target_sparsity)
+        zeros = [round(w.size * s) for w, s in zip(weights, sparsities, strict=True)]
+        for text in shortfalls(weights, zeros):
+            warnings.warn(text, stacklevel=3)
+    return plan
+
+
+def resolved_plan(plan: PruningPlan, weights: Sequence[PrunedWeight]) -> PruningPlan:
     """Return the plan as it can be saved, after checking that it fits the weights.
 
     Raises:
@@ -79,6 +95,18 @@ def ready_plan(plan: PruningPlan, weights: Sequence[PrunedWeight]) -> PruningPla
     if not isinstance(plan.schedule, Keep | Threshold):
         plan_sparsities(weights, plan, plan.schedule.target_sparsity)
     return plan
+
+
+def shortfalls(weights: Sequence[PrunedWeight], zeros: Sequence[int]) -> list[str]:
+    """Return in words which parts of the model will run dense for want of zeros.
+
+    Args:
+        weights: the weights that are pruned.
+        zeros: how many zeros each of them will have.
+    """
+    planned = {id(w.variable): count for w, count in zip(weights, zeros, strict=True)}
+    parts = dict.fromkeys(weight.part for weight in weights if weight.part is not None)
+    return list(filter(None, (part.shortfall(planned) for part in parts)))
 
 
 def describe(weights: Sequence[PrunedWeight]) -> list[WeightInfo]:

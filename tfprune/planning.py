@@ -10,7 +10,7 @@ import keras
 import numpy as np
 
 from tfprune.evidence import Probe
-from tfprune.mask_computation import compute_masks, plan_sparsities, ready_plan
+from tfprune.mask_computation import compute_masks, plan_sparsities, resolved_plan, shortfalls
 from tfprune.masks import kept_weights
 from tfprune.model_checks import check_built, check_layer
 from tfprune.prunable import SkipReason
@@ -57,11 +57,13 @@ class PlanReport:
         rows: one row per weight, in model order.
         sparsity: final sparsity of all pruned weights together; `None` where training decides.
         total_parameters: parameters of the model, masks not counted.
+        warnings: what the pruning will not achieve, in sentences.
     """
 
     rows: tuple[PlanRow, ...]
     sparsity: float | None
     total_parameters: int
+    warnings: tuple[str, ...] = ()
 
     @property
     def prunable_parameters(self) -> int:
@@ -74,6 +76,7 @@ class PlanReport:
             "sparsity": self.sparsity,
             "prunable_parameters": self.prunable_parameters,
             "total_parameters": self.total_parameters,
+            "warnings": list(self.warnings),
             "rows": [asdict(row) for row in self.rows],
         }
 
@@ -91,6 +94,7 @@ class PlanReport:
             f"{self.prunable_parameters:,} of {self.total_parameters:,} parameters ({share:.1%}) "
             f"are pruned{goal}"
         )
+        table += [f"warning: {text}" for text in self.warnings]
         return "\n".join(table)
 
 
@@ -139,7 +143,7 @@ def plan(
     check_built(model)
     decided = select_weights(model, include, exclude, pruning_plan.pattern)
     chosen = [c for c in decided if c.reason is None]
-    weights = [PrunedWeight(c.variable, c.layout, owners=c.owners) for c in chosen]
+    weights = [PrunedWeight(c.variable, c.layout, owners=c.owners, part=c.part) for c in chosen]
     zeros = _final_zeros(weights, pruning_plan, Probe(model, weights, data, loss=loss))
     shares = {id(c): zero / c.layout.size for c, zero in zip(chosen, zeros, strict=False)}
     rows = tuple(
@@ -149,13 +153,14 @@ def plan(
             c.layout.shape,
             c.layout.size,
             shares.get(id(c)),
-            c.reason.value if c.reason else "",
+            c.why,
         )
         for c in decided
     )
     total = sum(int(np.prod(v.shape)) for v in _parameters(model))
     sparsity = sum(zeros) / sum(w.size for w in weights) if zeros else None
-    return PlanReport(rows, sparsity, total)
+    warnings = tuple(shortfalls(weights, zeros)) if zeros else ()
+    return PlanReport(rows, sparsity, total, warnings)
 
 
 def _final_zeros(weights: list[PrunedWeight], pruning_plan: PruningPlan, probe: Probe) -> list[int]:
@@ -163,7 +168,7 @@ def _final_zeros(weights: list[PrunedWeight], pruning_plan: PruningPlan, probe: 
     if isinstance(pruning_plan.schedule, Keep):
         values = (weight.values() for weight in weights)
         return [v.size - int(np.count_nonzero(v)) for v in values]
-    pruning_plan = ready_plan(pruning_plan, weights)
+    pruning_plan = resolved_plan(pruning_plan, weights)
     target = pruning_plan.schedule.target_sparsity
     by_scores = pruning_plan.allocation.one_threshold or isinstance(
         pruning_plan.schedule, Threshold

@@ -22,6 +22,7 @@ from keras.src.layers.rnn.conv_lstm import ConvLSTMCell
 
 from tfprune.errors import InvalidArgumentError, InvalidTypeError
 from tfprune.kernel_layout import KernelLayout
+from tfprune.sparse_part import SparsePart
 
 LayoutRule = Callable[[Any, tuple[int, ...]], KernelLayout]
 
@@ -37,6 +38,7 @@ class SkipReason(Enum):
     QUANTIZED = "the layer is quantized: prune before quantizing"
     NOT_INCLUDED = "not in `include`"
     EXCLUDED = "in `exclude`"
+    NO_GAIN = "would gain nothing"
     TOO_FEW_CHANNELS = "no group of channels is large enough for the pattern"
 
 
@@ -49,12 +51,21 @@ class Candidate:
         owners: the layers that contain it, outermost first; the last one created it.
         layout: roles of the weight's axes.
         reason: why it is not pruned by default, or `None` if it is.
+        detail: what else there is to say on the reason.
+        part: what a runtime runs sparse together with it, if the pattern looks at that.
     """
 
     variable: keras.Variable
     owners: tuple[keras.layers.Layer, ...]
     layout: KernelLayout
     reason: SkipReason | None
+    detail: str = ""
+    part: SparsePart | None = None
+
+    @property
+    def why(self) -> str:
+        """The reason in words; empty if it is pruned."""
+        return ": ".join(filter(None, [self.reason and self.reason.value, self.detail]))
 
     @property
     def layer(self) -> keras.layers.Layer:

@@ -9,6 +9,7 @@ import numpy as np
 import tensorflow as tf
 
 from tfprune.kernel_layout import KernelLayout
+from tfprune.sparse_part import SparsePart
 
 
 @dataclass(frozen=True, eq=False)
@@ -21,6 +22,7 @@ class PrunedWeight:
         mask: boolean variable, false where a weight is pruned; `None`: no weight is pruned yet.
         owners: the layers that contain it, outermost first; the last one created it.
         accumulator: what the criterion has summed over the training steps, if it does.
+        part: what a runtime runs sparse together with it, if the pattern looks at that.
     """
 
     variable: keras.Variable
@@ -28,6 +30,7 @@ class PrunedWeight:
     mask: keras.Variable | None = None
     owners: tuple[keras.layers.Layer, ...] = ()
     accumulator: keras.Variable | None = None
+    part: SparsePart | None = None
 
     @property
     def layer(self) -> keras.layers.Layer:

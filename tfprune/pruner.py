@@ -261,7 +261,8 @@ def _attach(model: keras.Model, plan: PruningPlan, include: Any, exclude: Any) -
     """Attach masks to the weights of a built model, in place."""
     check_built(model)
     chosen = [c for c in select_weights(model, include, exclude, plan.pattern) if c.reason is None]
-    plan = ready_plan(plan, [PrunedWeight(c.variable, c.layout, owners=c.owners) for c in chosen])
+    weights = [PrunedWeight(c.variable, c.layout, owners=c.owners, part=c.part) for c in chosen]
+    plan = ready_plan(plan, weights)
     store = MaskStore(plan, name=f"{model.name}_masks")
     store.hold_masks([candidate.variable for candidate in chosen])
     if isinstance(plan.schedule, Keep):

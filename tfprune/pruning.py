@@ -13,7 +13,7 @@ import keras
 import numpy as np
 
 from tfprune.cloning import LayerCopier, is_rebuildable, rebuild
-from tfprune.errors import NotPrunedError, UnsupportedModelError
+from tfprune.errors import InvalidTypeError, NotPrunedError, UnsupportedModelError
 from tfprune.evidence import check_data
 from tfprune.mask_computation import ready_plan
 from tfprune.model_checks import check_built, check_layer, subclassed_model_error
@@ -50,7 +50,8 @@ def prune(
         criterion: which weights matter: a name from `tfprune.criteria`, such as `"magnitude"`,
             `"taylor"`, `"movement"` or `"rigl"`, or a `Criterion`.
         pattern: which weights go together: `"unstructured"`, an N:M pattern such as `"2:4"`,
-            `"filter"` and others from `tfprune.patterns`, such as `Block((1, 4))`.
+            `"filter"` and others from `tfprune.patterns`, such as `Block((1, 4))`; `"xnnpack"`
+            takes single weights where that makes phones and browsers faster, and nothing else.
         allocation: `"uniform"` gives every weight the same sparsity, `"global"` cuts by one
             threshold over all, `"erk"`, `"lamp"` and others are in `tfprune.allocation`; a dict
             such as `{"conv1": 0.05}` sets some layers apart.
@@ -172,6 +173,11 @@ def _prune_layers(
     exclude: Any,
     copy: bool,
 ) -> list[Pruned]:
+    if plan.pattern.whole_model:
+        raise InvalidTypeError(
+            f"The pattern {plan.pattern.name()!r} looks at the layers around a layer: prune a "
+            "whole keras.Model. Received single layers."
+        )
     for layer in layers:
         check_layer(layer)
         if not layer.built and (include is not None or exclude is not None):

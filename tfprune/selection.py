@@ -19,6 +19,7 @@ from tfprune.errors import InvalidArgumentError, InvalidTypeError
 from tfprune.patterns import Pattern
 from tfprune.prunable import Candidate, SkipReason, find_candidates
 from tfprune.pruned_weight import PrunedWeight
+from tfprune.sparse_part import SparsePart
 
 Selector = str | re.Pattern | type | Callable[[keras.layers.Layer], bool]
 
@@ -35,7 +36,7 @@ def select_weights(
         layer: layer or model.
         include: prune only what one of these matches; everything prunable if `None`.
         exclude: prune nothing that one of these matches.
-        pattern: the sparsity pattern, which may not fit a weight.
+        pattern: the sparsity pattern, which may not fit a weight, or the model.
 
     Returns:
         All candidates in model order; `reason` is `None` for those that are pruned.
@@ -43,6 +44,7 @@ def select_weights(
     Raises:
         InvalidArgumentError: if a selector matches nothing, or nothing is left to prune.
         InvalidTypeError: if a selector is of another type.
+        UnsupportedModelError: if the pattern has no place in the model.
     """
     included, excluded = _selectors("include", include), _selectors("exclude", exclude)
     candidates = find_candidates(layer)
@@ -60,11 +62,11 @@ def select_weights(
     decided = [
         dataclasses.replace(c, reason=_decide(c, included, excluded, pattern)) for c in candidates
     ]
-    if not any(candidate.reason is None for candidate in decided):
-        reasons = sorted({c.reason.value for c in decided}) or ["it has no weights"]
-        raise InvalidArgumentError(
-            f"There is nothing to prune in {layer.name!r}: {'; '.join(reasons)}."
-        )
+    _check_any(layer, decided)
+    if pattern is not None and pattern.whole_model:
+        findings = pattern.survey(layer, candidates)
+        decided = [_surveyed(c, findings.get(id(c.variable))) for c in decided]
+        _check_any(layer, decided)
     return decided
 
 
@@ -86,7 +88,13 @@ def choose_weights(
         InvalidArgumentError: as `select_weights`, and for weights that are NaN or infinite.
     """
     weights = [
-        PrunedWeight(c.variable, c.layout, getattr(c.variable.constraint, "mask", None), c.owners)
+        PrunedWeight(
+            c.variable,
+            c.layout,
+            getattr(c.variable.constraint, "mask", None),
+            c.owners,
+            part=c.part,
+        )
         for c in select_weights(layer, include, exclude, pattern)
         if c.reason is None
     ]
@@ -127,6 +135,24 @@ def _decide(
     if reason is None and pattern is not None and not pattern.prunable_size(candidate.layout):
         return SkipReason.TOO_FEW_CHANNELS
     return reason
+
+
+def _surveyed(candidate: Candidate, finding: SparsePart | str | None) -> Candidate:
+    """Add what the pattern found out about a weight in its model."""
+    if isinstance(finding, SparsePart):
+        return dataclasses.replace(candidate, part=finding)
+    # Naming these would not help: the pattern's reason comes before their own.
+    if finding and candidate.reason in (None, SkipReason.FROZEN, SkipReason.ON_REQUEST):
+        return dataclasses.replace(candidate, reason=SkipReason.NO_GAIN, detail=finding)
+    return candidate
+
+
+def _check_any(layer: keras.layers.Layer, decided: list[Candidate]) -> None:
+    if not any(candidate.reason is None for candidate in decided):
+        reasons = sorted({c.why for c in decided}) or ["it has no weights"]
+        raise InvalidArgumentError(
+            f"There is nothing to prune in {layer.name!r}: {'; '.join(reasons)}."
+        )
 
 
 def _matches(selector: Selector, candidate: Candidate) -> bool:

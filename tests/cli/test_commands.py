@@ -52,6 +52,24 @@ def test_inspect_of_a_model_with_nothing_to_prune_shows_its_profile_and_says_why
     assert result.stderr.startswith("error: There is nothing to prune")
 
 
+def test_the_pattern_xnnpack_prunes_what_phones_run_sparse(run, tmp_path):
+    path, layers = tmp_path / "mobile.keras", keras.layers
+    model = keras.Sequential([keras.Input((16, 16, 3)), layers.ZeroPadding2D(1)])
+    model.add(layers.Conv2D(8, 3, strides=2, name="stem"))
+    model.add(layers.Conv2D(16, 1, name="body"))
+    model.add(layers.GlobalAveragePooling2D())
+    model.add(layers.Dense(2, name="head"))
+    model.save(path)
+    result = run("inspect", path, "--pattern", "xnnpack", "-s", "0.5")
+    assert result.exit_code == 0, result.stderr
+    assert "dense: would gain nothing: a 3x3 convolution" in " ".join(result.stdout.split())
+    assert "warning: XNNPACK's sparse mode runs 1 kernel" in result.stdout
+    output = tmp_path / "out.keras"
+    result = run("prune", path, "--pattern", "xnnpack", "-s", "0.75", "-o", output)
+    assert result.exit_code == 0, result.stderr
+    assert kernel_zeros(keras.models.load_model(output)) == {"stem": 0, "body": 0.75, "head": 0}
+
+
 def test_prune_writes_a_model_with_the_sparsity_asked_for(run, model_file, tmp_path):
     output = tmp_path / "out.keras"
     result = run("prune", model_file, "--sparsity", "0.75", "--output", output)

@@ -90,9 +90,11 @@ def inspect(
             profile = tfprune.profile(loaded)
             plan = refusal = None
             try:
-                plan = tfprune.plan(
-                    loaded, sparsity, pattern=pattern, allocation=allocation, **selected
-                )
+                # The pattern xnnpack converts the model.
+                with native_chatter_dropped():
+                    plan = tfprune.plan(
+                        loaded, sparsity, pattern=pattern, allocation=allocation, **selected
+                    )
             except TfpruneError as error:
                 refusal = error  # What was found out about the model is shown all the same.
     if as_json:
@@ -140,14 +142,16 @@ def prune(
         with progress_console.status(f"Pruning {model.name}"):
             import tfprune
 
-            pruned = tfprune.prune_once(
-                load_model(model),
-                sparsity,
-                criterion=criterion,
-                pattern=pattern,
-                allocation=allocation,
-                **selected,
-            )
+            loaded = load_model(model)
+            with native_chatter_dropped():
+                pruned = tfprune.prune_once(
+                    loaded,
+                    sparsity,
+                    criterion=criterion,
+                    pattern=pattern,
+                    allocation=allocation,
+                    **selected,
+                )
             # The zeros that are there now, in every kernel, whichever were selected.
             kernels = tfprune.plan(pruned, "keep", include=re.compile(""))
             save_model(pruned, output)

@@ -80,7 +80,11 @@ Sparsity = Annotated[
 ]
 Criterion = Annotated[str, typer.Option(help="What makes a weight worth keeping.")]
 Pattern = Annotated[
-    str, typer.Option(help="Which shapes may go: unstructured, 2:4 (2 kept of every 4), ...")
+    str,
+    typer.Option(
+        help="Which shapes may go: unstructured, 2:4 (2 kept of every 4), ...; xnnpack takes what "
+        "makes phones and browsers faster, and nothing else."
+    ),
 ]
 Allocation = Annotated[
     str, typer.Option(help="How the target is shared between the layers: uniform, global, ...")

@@ -90,6 +90,7 @@ def plan_table(plan: PlanReport, title: str) -> Table:
         f"{percent(plan.sparsity)} zeros in {plan.prunable_parameters:,} of "
         f"{plan.total_parameters:,} parameters ({percent(share)}); dense: {len(minor)} biases and "
         f"other vectors with {sum(row.parameters for row in minor):,}"
+        + "".join(f"\nwarning: {escape(text)}" for text in plan.warnings)
     )
     return table
 

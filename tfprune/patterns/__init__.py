@@ -12,6 +12,7 @@ from tfprune.patterns.nm import NM
 from tfprune.patterns.slices import Channel, Column, Filter, Kernel, Row
 from tfprune.patterns.unstructured import Unstructured
 from tfprune.patterns.vector import Vector
+from tfprune.patterns.xnnpack import Xnnpack
 
 __all__ = [
     "NM",
@@ -25,4 +26,5 @@ __all__ = [
     "Row",
     "Unstructured",
     "Vector",
+    "Xnnpack",
 ]

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import abc
-from typing import Any, ClassVar
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
 from tfprune.configurable import Configurable
 from tfprune.errors import InvalidArgumentError
 from tfprune.kernel_layout import KernelLayout
+
+if TYPE_CHECKING:
+    from tfprune.prunable import Candidate
+    from tfprune.sparse_part import SparsePart
 
 
 class Pattern(Configurable):
@@ -20,10 +25,12 @@ class Pattern(Configurable):
             outputs make sense.
         couples: whether weights of one group (`ScoredWeight.group`) share their units: one decision
             for all of them.
+        whole_model: whether it depends on the model which weights are taken (see `survey`).
     """
 
     whole_outputs: ClassVar[bool] = False
     couples: ClassVar[bool] = False
+    whole_model: ClassVar[bool] = False
 
     @abc.abstractmethod
     def unit_scores(self, scores: np.ndarray, layout: KernelLayout) -> np.ndarray:
@@ -53,6 +60,19 @@ class Pattern(Configurable):
         sizes = self.unit_sizes(layout)
         single = isinstance(sizes, int) and sizes == layout.size > 1
         return 0 if single else layout.size
+
+    def survey(self, model: Any, candidates: Sequence[Candidate]) -> dict[int, SparsePart | str]:
+        """Look at the model around the weights, and return what that means for each by its `id`.
+
+        Args:
+            model: the Keras model.
+            candidates: its weights.
+
+        Returns:
+            The part of the model in which a weight makes a runtime faster, or in words why it makes
+            none. A weight that is missing may be pruned like any other.
+        """
+        return {}
 
     def rank(
         self, scores: np.ndarray, alive: np.ndarray | None, layout: KernelLayout

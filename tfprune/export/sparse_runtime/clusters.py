@@ -22,7 +22,8 @@ class Cluster:
         pointwise: the indices of its 1x1 convolutions, which would run sparse.
         zeros: zeros in the filters of those.
         weights: all values in the filters of those.
-        encoded: whether all of those filters are in the sparse encoding.
+        encoded: whether there are weights in the sparse encoding, anywhere in the file: that is
+            what makes the runtime look for zeros, in filters that are stored dense as well.
         leaks: how it ends elsewhere than at a mean over space or at DEPTH_TO_SPACE, in words. Such
             a cluster may compute garbage in sparse mode.
         strangers: what else keeps it from switching to sparse mode, in words.
@@ -93,7 +94,6 @@ def _cluster(graph: Graph, indices: list[int], verdicts: list[Verdict]) -> Clust
     operators = [graph.operators[index] for index in indices]
     pointwise = [op for op in operators if is_pointwise(graph, op)]
     counts = [graph.zeros(op.inputs[1]) for op in pointwise]
-    filters = [graph.constant(op.inputs[1]) for op in pointwise]
     leaks = [leak for op in operators for leak in _leaks(graph, op, verdicts[op.index], own)]
     strangers = [other for op in operators for other in _strangers(graph, op, verdicts, own)]
     neighbors = {index for _, index in (*leaks, *strangers) if index is not None}
@@ -102,7 +102,7 @@ def _cluster(graph: Graph, indices: list[int], verdicts: list[Verdict]) -> Clust
         pointwise=tuple(op.index for op in pointwise),
         zeros=sum(zeros for zeros, _ in counts),
         weights=sum(size for _, size in counts),
-        encoded=bool(filters) and all(tensor.sparse for tensor in filters),
+        encoded=any(tensor.sparse for tensor in graph.tensors),
         leaks=tuple(words for words, _ in leaks),
         strangers=tuple(words for words, _ in strangers),
         neighbors=tuple(sorted(neighbors)),

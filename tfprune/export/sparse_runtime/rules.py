@@ -25,6 +25,7 @@ _UNARY = {
     "ABS", "CEIL", "ELU", "EXP", "FLOOR", "GELU", "HARD_SWISH", "LEAKY_RELU", "LOG",
     "LOGISTIC", "NEG", "RELU", "RELU6", "RELU_N1_TO_1", "ROUND", "RSQRT", "SQRT", "SQUARE", "TANH",
 }  # fmt: skip
+_FLOATS = ("FLOAT16", "FLOAT32")
 _SAME, _VALID = 0, 1
 
 
@@ -51,6 +52,13 @@ def judge(graph: Graph, op: Operator) -> Verdict:
 
     Padding that the runtime fuses into the convolution behind it has the role of that convolution.
     """
+    dtype = graph.tensors[op.outputs[0]].dtype
+    if dtype not in _FLOATS:
+        return Verdict(
+            Role.OUTSIDE,
+            f"{op.name} in {dtype}: the sparse mode is for floating-point activations",
+            "export it with float32 or float16 weights",
+        )
     known = _JUDGES.get(op.name)
     if known is not None:
         return known(graph, op)
