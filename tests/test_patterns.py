@@ -15,6 +15,7 @@ from tfprune.patterns import (
     Row,
     Unstructured,
     Vector,
+    Xnnpack,
 )
 
 LAYOUTS = {
@@ -38,6 +39,7 @@ PATTERNS = [
     Filter(),
     Channel(),
     Head(),
+    Xnnpack(),
 ]
 
 
@@ -143,7 +145,7 @@ def test_patterns_of_whole_outputs_say_so():
 
 def test_a_string_is_a_pattern():
     assert Pattern.get("2:4") == NM(2, 4)
-    names = ["kernel", "row", "column", "filter", "channel", "head"]
+    names = ["kernel", "row", "column", "filter", "channel", "head", "xnnpack"]
     assert [Pattern.get(name) for name in names] == PATTERNS[6:]
 
 

@@ -54,7 +54,7 @@ def exported(model, folder):
     """Write a model as the exporter does, and look at the file; emulators are for other tests."""
     path = folder / "model.tflite"
     source = Source(model, signature_of(model), None, folder / str(len([*folder.iterdir()])))
-    resolve_formats("tflite_sparse")[0].write(source, path)
+    resolve_formats("tflite")[0].write(source, path)
     return check_file(path)
 
 

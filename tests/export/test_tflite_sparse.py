@@ -88,7 +88,7 @@ def test_an_ordinary_convolution_is_exported_dense_with_the_reason(tmp_path):
 def test_sparse_mode_on_demand_is_an_error_where_it_is_not_to_be_had(tmp_path):
     with pytest.raises(UnsupportedModelError, match=r"'ordinary' cannot .* 1 x CONV_2D 3x3"):
         tfprune.export_model(ordinary(), tmp_path / "out", "tflite", sparse_runtime="on")
-    with pytest.raises(InvalidArgumentError, match="which `formats` does not name"):
+    with pytest.raises(InvalidArgumentError, match="none of which `formats` names"):
         tfprune.export_model(ordinary(), tmp_path / "out", "savedmodel", sparse_runtime="on")
     with pytest.raises(InvalidArgumentError, match="must be one of .* Received: 'yes'"):
         tfprune.export_model(ordinary(), tmp_path / "out", "tflite", sparse_runtime="yes")

@@ -169,7 +169,11 @@ def export(
     model: ModelPath,
     directory: Annotated[Path, typer.Argument(metavar="DIR", help="The folder for the artifacts.")],
     formats: Annotated[
-        str, typer.Option(help="Formats with commas between them, e.g. savedmodel,tflite_int8.")
+        str,
+        typer.Option(
+            help="Formats with commas between them, e.g. savedmodel,tflite_int8; tflite_all for "
+            "every TFLite format, to compare."
+        ),
     ] = "savedmodel,tflite",
     representative_data: Annotated[
         Path | None,

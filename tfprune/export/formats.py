@@ -118,6 +118,8 @@ class Format:
 
 
 FORMATS: dict[str, Format] = {}
+ALL_TFLITE = "tflite_all"
+"""In place of a name: every TFLite format, those that are calibrated only if there is data."""
 
 
 def register_format(name: str, **fields: Any) -> Callable:
@@ -140,11 +142,12 @@ def register_format(name: str, **fields: Any) -> Callable:
     return register
 
 
-def resolve_formats(formats: str | Iterable[str]) -> list[Format]:
+def resolve_formats(formats: str | Iterable[str], has_data: bool = True) -> list[Format]:
     """Look up formats by name.
 
     Args:
-        formats: one name or several.
+        formats: one name or several; "tflite_all" stands for all of TFLite.
+        has_data: whether there is data to calibrate with, which decides what "all" is.
 
     Returns:
         The formats, in the order given.
@@ -166,10 +169,11 @@ def resolve_formats(formats: str | Iterable[str]) -> list[Format]:
     wrong = [name for name in names if not isinstance(name, str)]
     if wrong:
         raise InvalidTypeError(f"`formats` must hold names of formats. Received: {wrong!r}.")
+    names = [part for name in names for part in _expanded(name, has_data)]
     unknown = [name for name in names if name not in FORMATS]
     if unknown or not names:
         raise InvalidArgumentError(
-            f"`formats` must name at least one of {', '.join(FORMATS)}. "
+            f"`formats` must name at least one of {', '.join([*FORMATS, ALL_TFLITE])}. "
             f"Received: {', '.join(map(repr, unknown)) or 'none'}. A new format is added with "
             "`tfprune.export.formats.register_format`."
         )
@@ -180,3 +184,13 @@ def resolve_formats(formats: str | Iterable[str]) -> list[Format]:
         if fmt.check_installed is not None:
             fmt.check_installed()
     return chosen
+
+
+def _expanded(name: str, has_data: bool) -> list[str]:
+    if name != ALL_TFLITE:
+        return [name]
+    return [
+        fmt.name
+        for fmt in FORMATS.values()
+        if fmt.name.startswith("tflite") and (has_data or not fmt.needs_representative_data)
+    ]

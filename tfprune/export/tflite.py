@@ -14,7 +14,8 @@ stay integers), so that all formats are drop-in replacements of each other; the 
 border costs one op.
 
 The two float formats are written for XNNPACK's sparse mode where that helps: see
-`tfprune.export.tflite_sparse`.
+`tfprune.export.tflite_sparse`. The file `tflite_int8` is sparse-encoded where that is smaller after
+gzip; `tflite_dynamic` never, since LiteRT refuses to load that.
 """
 
 import contextlib
@@ -30,6 +31,7 @@ from tfprune.errors import TfpruneError, UnsupportedModelError
 from tfprune.export.calibration import convert_calibrated
 from tfprune.export.formats import Source, Tolerance, register_format
 from tfprune.export.runners import LiteRtRunner
+from tfprune.export.sparse_runtime.encoding import choose_encoding
 from tfprune.export.tflite_sparse import write_for_sparse_mode
 
 
@@ -189,7 +191,11 @@ def _write_dynamic(source: Source, path: Path) -> str:
 )
 def _write_int8(source: Source, path: Path) -> str:
     _convert_to_integers(source, path, "TFLITE_BUILTINS_INT8")
-    return ""
+    if source.sparse_runtime == "off":
+        return ""
+    size = source.signature.batch_size or 1
+    always = source.sparse_runtime == "on"
+    return choose_encoding(path, source.representative, size, always=always)
 
 
 @register_format(

@@ -185,10 +185,16 @@ def _traps(graph: Graph, clusters: list[Cluster]) -> list[str]:
         if op.name not in ("CONV_2D", "FULLY_CONNECTED"):
             continue
         weights = graph.constant(op.inputs[1])
-        hybrid = graph.tensors[op.inputs[0]].dtype == "FLOAT32" and weights is not None
-        if hybrid and weights.sparse and weights.dtype == "INT8":
+        if weights is None or not weights.sparse or weights.dtype != "INT8":
+            continue
+        if graph.tensors[op.inputs[0]].dtype == "FLOAT32":
             found.append(
                 f"#{op.index} {op.name} has sparse int8 weights and float activations (dynamic "
                 "range): LiteRT refuses to load it. Use int8 activations, or dense weights."
+            )
+        elif op.name == "FULLY_CONNECTED":
+            found.append(
+                f"#{op.index} {op.name} has sparse int8 weights: LiteRT refuses to load it. Leave "
+                "its weights dense."
             )
     return found

@@ -163,7 +163,7 @@ def _write(model: keras.Model, path: Path, input_shape: tuple[int, ...] | None) 
 
     signature = signature_of(model, batch_size=1, input_shape=input_shape)
     source = Source(plain_model(model), signature, representative=None, work=path.parent)
-    return resolve_formats("tflite_sparse")[0].write(source, path)
+    return resolve_formats("tflite")[0].write(source, path)
 
 
 def _readers_by_mark(graph: Graph) -> dict[Mark, list[int]]:
