@@ -105,10 +105,10 @@ def _obstacle(dense: Path, encoded: Path, samples: Samples, batch_size: int) -> 
     if traps := check_file(encoded).traps:
         return f"is a trap ({traps[0]})"
     few = samples.first(_EXAMPLES * batch_size)
-    expected, found = (LiteRtRunner(path, threads=1) for path in (dense, encoded))
-    for batch, _ in few.batches(batch_size):
-        outputs = found.run(batch)
-        for name, array in expected.run(batch).items():
-            if not np.array_equal(array, outputs[name]):
-                return "computes something else"
+    with LiteRtRunner(dense, threads=1) as expected, LiteRtRunner(encoded, threads=1) as found:
+        for batch, _ in few.batches(batch_size):
+            outputs = found.run(batch)
+            for name, array in expected.run(batch).items():
+                if not np.array_equal(array, outputs[name]):
+                    return "computes something else"
     return ""
