@@ -73,9 +73,9 @@ def export_model(
         model: a built Keras 3 model, with or without pruning wrappers.
         directory: the folder to export to.
         formats: names of formats: `"savedmodel"`, `"tflite"`, `"tflite_float16"`,
-            `"tflite_dynamic"`, `"tflite_int8"`, `"tflite_int16x8"`; or `"tflite_all"`, every
-            TFLite format (the calibrated ones if there is `representative_data`), to compare: the
-            report names the smallest, the smallest after gzip and the fastest.
+            `"tflite_dynamic"`, `"tflite_int8"`, `"tflite_int16x8"`, `"onnx"`; or `"tflite_all"`,
+            every TFLite format (the calibrated ones if there is `representative_data`), to
+            compare: the report names the smallest, the smallest after gzip and the fastest.
         sparse_runtime: whether `tflite` and `tflite_float16` are sparse-encoded, and rewritten
             exactly, for XNNPACK's sparse mode, which phones and browsers have: `"auto"` where that
             makes them run sparse, and dense with the reason elsewhere; `"on"` to get an error

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from tfprune.export.data import Samples
+from tfprune.export.flatbuffer import load_model, pack_model
 from tfprune.export.report import gzip_size
 from tfprune.export.runners import LiteRtRunner
 from tfprune.export.sparse_runtime.check import check_file
@@ -26,14 +27,10 @@ def encode_sparse(content: bytes) -> bytes:
     weights of FULLY_CONNECTED too, which LiteRT then refuses to load ("failed to delegate
     FULLY_CONNECTED"): those are put back as they were.
     """
-    import flatbuffers
     from ai_edge_litert import schema_py_generated as schema
     from tensorflow.lite.python.convert import mlir_sparsify
 
-    model, dense = (
-        schema.ModelT.InitFromObj(schema.Model.GetRootAs(data, 0))
-        for data in (mlir_sparsify(content), content)
-    )
+    model, dense = load_model(mlir_sparsify(content)), load_model(content)
     operators = schema.BuiltinOperator
     for graph, dense_graph in zip(model.subgraphs, dense.subgraphs, strict=True):
         codes = [model.operatorCodes[op.opcodeIndex].builtinCode for op in graph.operators]
@@ -56,9 +53,7 @@ def encode_sparse(content: bytes) -> bytes:
                 stored = dense.buffers[dense_graph.tensors[dense_op.inputs[1]].buffer]
                 model.buffers[tensor.buffer].data = stored.data
         graph.operators = [op for op in graph.operators if op.outputs[0] not in restored]
-    builder = flatbuffers.Builder(len(content) + 1024)
-    builder.Finish(model.Pack(builder), file_identifier=b"TFL3")
-    return bytes(builder.Output())
+    return pack_model(model)
 
 
 def choose_encoding(path: Path, samples: Samples, batch_size: int, *, always: bool) -> str:
