@@ -26,6 +26,7 @@ import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from unittest import mock
 
 import numpy as np
 
@@ -176,7 +177,7 @@ def _convert(saved_model: Path) -> ModelProto:
     """Convert with tf2onnx. Its front door, like Keras's own export, loses names of outputs."""
     import tensorflow as tf
     import tf2onnx
-    from tf2onnx import optimizer, tf_loader, tfonnx
+    from tf2onnx import tf_loader, tfonnx
 
     # Names of new nodes are counted on over the whole process: two exports would differ.
     tf2onnx.utils.INTERNAL_NAME = 1
@@ -202,11 +203,23 @@ def _convert(saved_model: Path) -> ModelProto:
                 initialized_tables=tables,
                 custom_op_handlers={"Erfc": (_complement_of_erf, [])},
             )
-        model = optimizer.optimize_graph(converted).make_model("tfprune")
+        model = _optimized(converted).make_model("tfprune")
     _, named_inputs = function.structured_input_signature
     _name_sizes(model.graph.input, named_inputs)
     _name_sizes(model.graph.output, function.structured_outputs)
     return model
+
+
+def _optimized(graph: Any) -> Any:
+    """Let tf2onnx fold and merge, without the copies of all weights that each of its passes makes.
+
+    A pass brings the messages of all nodes up to date, and what they held before stays allocated;
+    `make_model` does that once more, when it matters.
+    """
+    from tf2onnx import optimizer
+
+    with mock.patch.object(type(graph), "update_proto"):
+        return optimizer.optimize_graph(graph, catch_errors=False)
 
 
 def _complement_of_erf(graph: Any, node: Any, name: str, _: Any) -> None:
