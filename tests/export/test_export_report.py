@@ -2,13 +2,14 @@
 
 import gzip
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from tfprune.errors import ArtifactError
 from tfprune.export import ArtifactReport, ExportReport
-from tfprune.export.report import gzip_size, zero_fraction
+from tfprune.export.report import RuntimeReport, gzip_size, zero_fraction
 
 
 def artifact(name, size, gzip_bytes, latency):
@@ -51,6 +52,26 @@ def test_a_report_survives_json(report, tmp_path):
     assert loaded.artifacts == report.artifacts
     assert loaded.to_dict() == report.to_dict()
     assert json.loads(report.to_json())["fastest"] == "b"
+
+
+def test_several_runtimes_are_a_table_and_missing_ones_a_line(report, tmp_path):
+    assert not report.runtime_rows
+    assert not report.missing_note
+    runtimes = (
+        RuntimeReport("native", "ai-edge-litert 2.3.0", 1e-7, 16, 0.5, 20),
+        RuntimeReport("wasm", "LiteRT.js 2.5.3", 2e-7, 2, 1.25, 10),
+    )
+    sparse = replace(report.artifacts[0], runtimes=runtimes)
+    missing = {"arm64": "tfprune setup-runtime arm64"}
+    report = replace(report, artifacts=(sparse, *report.artifacts[1:]), missing_runtimes=missing)
+    (tmp_path / "report.json").write_text(report.to_json())
+    assert replace(ExportReport.load(tmp_path), directory="build") == report
+    lines = [" ".join(line.split()) for line in str(report).splitlines()]
+    assert lines[-3:] == [
+        "same on native wasm",
+        "a 1.0e-07, 0.5 ms 2.0e-07, 1.25 ms",
+        "sparse files were not run on arm64 (tfprune setup-runtime arm64)",
+    ]
 
 
 def test_an_artifact_that_was_not_exported_is_a_key_error_with_the_names(report):

@@ -7,7 +7,12 @@ import numpy as np
 import pytest
 
 import tfprune
-from tfprune.errors import InvalidArgumentError, UnsupportedModelError, VerificationError
+from tfprune.errors import (
+    InvalidArgumentError,
+    MissingDependencyError,
+    UnsupportedModelError,
+    VerificationError,
+)
 from tfprune.export.runners import NoAvxRunner
 from tfprune.export.sparse_runtime import check_file
 
@@ -106,6 +111,16 @@ def test_too_few_zeros_are_told(tmp_path):
 def test_of_models_without_1x1_filters_there_is_nothing_to_tell(dense, tmp_path):
     report = tfprune.export_model(dense, tmp_path / "out", "tflite", runs=2)
     assert not report["tflite"].note
+
+
+def test_dense_files_run_elsewhere_only_when_asked_for(dense, tmp_path):
+    report = tfprune.export_model(dense, tmp_path / "out", "tflite", runs=1)
+    assert [runtime.name for runtime in report["tflite"].runtimes] == ["native"]
+    assert not report.missing_runtimes
+    with pytest.raises(MissingDependencyError, match="arm64 needs .*tfprune setup-runtime arm64"):
+        tfprune.export_model(dense, tmp_path / "out", "tflite", runtimes="all")
+    with pytest.raises(InvalidArgumentError, match="names of native, no-avx, arm64, wasm"):
+        tfprune.export_model(dense, tmp_path / "out", "tflite", runtimes=["phone"])
 
 
 @needs_qemu

@@ -163,12 +163,13 @@ class ExportReport:
 
     @property
     def runtime_rows(self) -> list[list[str]]:
-        """Where artifacts were the same as the model: a table, empty if each has one runtime."""
-        if all(len(artifact.runtimes) < 2 for artifact in self.artifacts):
+        """Where artifacts with several runtimes were the same as the model: a table, or empty."""
+        several = [artifact for artifact in self.artifacts if len(artifact.runtimes) > 1]
+        if not several:
             return []
-        names = list(dict.fromkeys(r.name for a in self.artifacts for r in a.runtimes))
+        names = list(dict.fromkeys(r.name for artifact in several for r in artifact.runtimes))
         rows = [["same on", *names]]
-        for artifact in self.artifacts:
+        for artifact in several:
             found = {
                 runtime.name: f"{runtime.max_difference:.1e}, {runtime.latency_ms:.3g} ms"
                 for runtime in artifact.runtimes
