@@ -1,6 +1,5 @@
 """One list of promises that every runtime keeps."""
 
-import subprocess
 import time
 from pathlib import Path
 
@@ -87,10 +86,15 @@ def test_a_closed_runner_leaves_no_process(load, files):
 
 def processes_of(group):
     """Return the processes of a group that are not dead, be they reaped or not."""
-    command = ["ps", "-eo", "pgid=,stat=,args="]
-    lines = subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()
-    rows = [line.split(maxsplit=2) for line in lines]
-    return [row for row in rows if row[0] == str(group) and not row[1].startswith("Z")]
+    found = []
+    for file in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            state, _, own_group, *_ = file.read_text().rpartition(")")[2].split()
+        except (FileNotFoundError, ProcessLookupError):
+            continue  # It has just ended.
+        if own_group == str(group) and state != "Z":
+            found.append(file.parent.name)
+    return found
 
 
 @pytest.mark.slow
