@@ -20,9 +20,9 @@ SCRATCH = ROOT / "build" / "benchmarks"
 PEERS = ("tensorflow-model-optimization", "keras", "tf_keras", "tensorflow", "numpy")
 
 
-def environment() -> dict[str, str]:
-    """Describe the machine and the versions, as strings for a table."""
-    return {"machine": _machine(), "versions": _versions()}
+def environment(packages: tuple[str, ...] = PEERS) -> dict[str, str]:
+    """Describe the machine and the versions of packages, as strings for a table."""
+    return {"machine": _machine(), "versions": _versions(packages)}
 
 
 def command() -> str:
@@ -97,6 +97,6 @@ def _machine() -> str:
     return f"{model}, {cores} cores, {platform.system()} {platform.machine()}"
 
 
-def _versions() -> str:
-    peers = [f"{package} {importlib.metadata.version(package)}" for package in PEERS]
+def _versions(packages: tuple[str, ...]) -> str:
+    peers = [f"{package} {importlib.metadata.version(package)}" for package in packages]
     return ", ".join([f"tfprune {__version__}", *peers, f"Python {platform.python_version()}"])

@@ -195,46 +195,59 @@ def measure_all(
 
 def main() -> None:
     """Run all cells that are missing, and write the report."""
-    argparse.ArgumentParser(description=__doc__.splitlines()[0]).parse_args()
-    import keras
-
-    from tfprune.export.runners import RUNTIMES
-
-    stem = common.RESULTS / "runtimes"
-    log = stem.with_suffix(".jsonl")
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument(
+        "--report", action="store_true", help="measure nothing; write the report of what is there"
+    )
+    arguments = parser.parse_args()
+    log = (common.RESULTS / "runtimes").with_suffix(".jsonl")
     settings = {"turns": TURNS, "calls_per_turn": CALLS_PER_TURN, "seed": 0}
     done = common.read_rows(log, settings)
-    for runner in RUNTIMES.values():
-        if runner.missing():
-            print(f"Left out: {runner.NAME}, which needs {runner.missing()}", flush=True)
+    if not arguments.report:
+        for row in missing_rows(done):
+            row |= {"load": os.getloadavg()[0], "settings": settings}
+            common.append_row(log, row)
+            done.append(row)
+            print(row, flush=True)
+    write_report(done)
+
+
+def missing_rows(done: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+    """Measure and yield what is not among the finished rows."""
+    import keras
+
+    from tfprune.export.runners import split_runtimes
+
+    present, missing = split_runtimes()
+    for name, command in missing.items():
+        print(f"Left out: {name}, which needs {command}", flush=True)
     finished = {(row["model"], row["sparsity"], row["runtime"]) for row in done}
     for sparsity in reversed(SPARSITIES):  # A cut run has the most interesting ones of all models.
         for name in MODELS:
-            wanted = [
-                runner
-                for runner in RUNTIMES.values()
-                if (name, sparsity, runner.NAME) not in finished and not runner.missing()
-            ]
-            for row in measure_all(name, sparsity, wanted, keras):
-                row |= {"load": os.getloadavg()[0], "settings": settings}
-                common.append_row(log, row)
-                done.append(row)
-                print(row, flush=True)
-    models, runtimes = list(MODELS), list(RUNTIMES)
-    done.sort(
+            wanted = [r for r in present if (name, sparsity, r.NAME) not in finished]
+            yield from measure_all(name, sparsity, wanted, keras)
+
+
+def write_report(done: list[dict[str, Any]]) -> None:
+    """Write table, data and plot."""
+    stem = common.RESULTS / "runtimes"
+    models, runtimes = list(MODELS), list(SIZES)
+    rows = sorted(
+        done,
         key=lambda row: (
             models.index(row["model"]),
             row["sparsity"],
             runtimes.index(row["runtime"]),
-        )
+        ),
     )
-    names = [field.name for field in fields(Row)]
     with stem.with_suffix(".csv").open("w", newline="") as file:
+        names = [field.name for field in fields(Row)]
         writer = csv.DictWriter(file, names, extrasaction="ignore")
         writer.writeheader()
-        writer.writerows(done)
-    runtimes_report.plot(done, stem.with_suffix(".png"))
-    text = runtimes_report.markdown(done)
+        writer.writerows(rows)
+    runtimes_report.plot(rows, stem.with_suffix(".png"))
+    cells = len(MODELS) * len(SPARSITIES) * len(SIZES)
+    text = runtimes_report.markdown(rows, cells)
     stem.with_suffix(".md").write_text(text)
     print(text)
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from benchmarks import common
 
+PACKAGES = ("keras", "tensorflow", "ai-edge-litert", "numpy")
 RIGHT = 1e-4
 """A difference from Keras, as a fraction of the largest output, that counts as the same."""
 
@@ -33,8 +34,8 @@ def gain(row: dict[str, Any], variant: str = "tfprune") -> float | None:
     return row["dense_ms"] / row[f"{variant}_ms"]
 
 
-def markdown(rows: list[dict[str, Any]]) -> str:
-    """Return the report."""
+def markdown(rows: list[dict[str, Any]], cells: int) -> str:
+    """Return the report of the rows, out of so many cells."""
     header = [
         "model", "zeros", "runtime", "input", "dense", "encoded", "tfprune", "encoded gains",
         "tfprune gains", "difference: dense", "encoded", "tfprune",
@@ -61,16 +62,18 @@ def markdown(rows: list[dict[str, Any]]) -> str:
 
 Milliseconds are medians of calls in turns, one thread; those of an emulator say something only
 beside each other. "Encoded" is the converter's sparse encoding alone; the encoded file of a net
-that does not fit sparse mode runs dense. Differences are from Keras, as fractions of the largest
+that does not fit sparse mode runs dense, and one that fits as it is, as MobileNetV1 here, equals
+tfprune's: what their times differ by is the noise of this run. Differences are from Keras, as fractions of the largest
 output. The 1x1 filters have the zeros; weights are random, and so are the scales, offsets and
 statistics of batch normalization.
 
-- Command: `{common.command()}`
+- Command: `python -m benchmarks.runtimes`
+- Cells: {len(rows)} of {cells}{_unfinished(rows, cells)}.
 - Budget: medians of 24 calls (native, WebAssembly) and 2 calls (emulators) per file, in turns;
   {seconds / 60:.0f} minutes.
 - Load: the machine was shared, with a load average of {statistics.median(loads):.1f} in the median
   and up to {max(loads):.1f}; the ratios are what to read.
-- Where: {" - ".join(common.environment().values())}; {_runtimes()}
+- Where: {" - ".join(common.environment(PACKAGES).values())}; {_runtimes()}
 """
 
 
@@ -125,17 +128,18 @@ def _goals(rows: list[dict[str, Any]]) -> list[str]:
     return lines
 
 
+def _unfinished(rows: list[dict[str, Any]], cells: int) -> str:
+    if len(rows) == cells:
+        return ""
+    return "; the run was cut, and the same command measures the rest"
+
+
 def _written(value: float | None, pattern: str) -> str:
     return "does not run" if value is None else pattern.format(value)
 
 
 def _runtimes() -> str:
-    from importlib.metadata import version
-
     from tfprune.export.runners.arm64_setup import LITERT_VERSION
     from tfprune.export.runners.wasm_setup import LITERT_JS_VERSION
 
-    return (
-        f"ai-edge-litert {version('ai-edge-litert')} (native, no-avx) and {LITERT_VERSION} "
-        f"(arm64), LiteRT.js {LITERT_JS_VERSION}"
-    )
+    return f"arm64 with ai-edge-litert {LITERT_VERSION}, LiteRT.js {LITERT_JS_VERSION}"
