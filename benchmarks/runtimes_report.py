@@ -63,9 +63,9 @@ def markdown(rows: list[dict[str, Any]], cells: int) -> str:
 Milliseconds are medians of calls in turns, one thread; those of an emulator say something only
 beside each other. "Encoded" is the converter's sparse encoding alone; the encoded file of a net
 that does not fit sparse mode runs dense, and one that fits as it is, as MobileNetV1 here, equals
-tfprune's: what their times differ by is the noise of this run. Differences are from Keras, as fractions of the largest
-output. The 1x1 filters have the zeros; weights are random, and so are the scales, offsets and
-statistics of batch normalization.
+tfprune's: what their times differ by is the noise of this run. Differences are from Keras, as
+fractions of the largest output. The 1x1 filters have the zeros; weights are random, and so are the
+scales, offsets and statistics of batch normalization.
 
 - Command: `python -m benchmarks.runtimes`
 - Cells: {len(rows)} of {cells}{_unfinished(rows, cells)}.
