@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tfprune.evidence import Probe, gather
-from tfprune.evidence.fisher import BLOCK_SIZE, DAMPING, BlockFisher
+from tfprune.evidence.fisher import BLOCK_SIZE, DAMPING, BlockFisher, _portions
 from tfprune.kernel_layout import KernelLayout
 from tfprune.prunable import SkipReason, find_candidates
 from tfprune.pruned_weight import PrunedWeight
@@ -129,3 +129,25 @@ def test_it_agrees_with_the_definition_in_any_shape(taps, inputs, outputs, examp
         fisher.add(gradient.astype("float32"))
     expected = inverse_diagonal_by_definition(gradients, layout, alive)
     np.testing.assert_allclose(fisher.inverse_diagonal(), expected, rtol=1e-2)
+
+
+def test_in_portions_it_is_the_same(monkeypatch):
+    model = keras.Sequential(
+        [
+            keras.Input((12,)),
+            *(layers.Dense(units, "relu") for units in (24, 16, 8)),
+            layers.Dense(2),
+        ]
+    )
+    candidates = [c for c in find_candidates(model) if c.reason is None]
+    weights = [PrunedWeight(c.variable, c.layout) for c in candidates]
+    data = np.random.default_rng(0).normal(size=(5, 12)).astype("float32"), np.ones((5, 2))
+    probe = Probe(model, weights, data, loss=MSE)
+    evidence = []
+    for minimum, count in ((1 << 20, 1), (1, 4)):
+        monkeypatch.setattr("tfprune.evidence.fisher._MIN_PORTION", minimum)
+        assert len([*_portions(probe)]) == count
+        evidence.append(gather(["block_fisher_inverse_diagonal"], probe))
+    for whole, portion in zip(*evidence, strict=True):
+        for name, array in whole.items():
+            np.testing.assert_array_equal(array, portion[name])

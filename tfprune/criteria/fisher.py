@@ -38,8 +38,9 @@ class BlockFisher(Criterion):
     """Score w^2 / (2 (F^-1)_ii), with F in blocks of 16 weights of one output.
 
     That is how much the loss grows if the other weights of the block make up for the one that
-    goes - as training after it lets them - so what is redundant scores low. Gathering F takes 8.5
-    float32 numbers per weight; see `tfprune.evidence.fisher`.
+    goes - as training after it lets them - so what is redundant scores low. F takes 8.5 float32
+    numbers per weight, so a large model is gone through in portions; see
+    `tfprune.evidence.fisher`.
 
     Source: Singh & Alistarh (2020), "WoodFisher: Efficient Second-Order Approximation for Neural
     Network Compression".

@@ -17,6 +17,8 @@ Network Compression".
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 
 from tfprune.evidence.gradients import compile_gradient, examples
@@ -26,20 +28,40 @@ from tfprune.kernel_layout import KernelLayout
 BLOCK_SIZE = 16
 DAMPING = 0.01
 _CHUNK = 4096
+# Weights whose F is held at one time anyway; 17 MB.
+_MIN_PORTION = 1 << 19
 
 
 def collect_block_fisher(probe: Probe) -> dict[str, list[np.ndarray]]:
-    """Gather "block_fisher_inverse_diagonal": the diagonal of F^-1, of each weight's shape."""
-    fishers = [BlockFisher(weight.layout, weight.alive()) for weight in probe.weights]
+    """Gather "block_fisher_inverse_diagonal": the diagonal of F^-1, of each weight's shape.
+
+    Of a large model, F is gathered for one portion of the weights after the other, each in a pass
+    over the data of its own, so that F takes no more memory than the weights.
+    """
     gradient = compile_gradient(probe)
-    for example in examples(probe):
-        # From the end, so that each array goes as soon as it has been added.
-        arrays = gradient(example)[::-1]
-        for fisher in fishers:
-            fisher.add(arrays.pop())
-    fishers.reverse()
-    diagonals = [fishers.pop().inverse_diagonal() for _ in probe.weights]
+    diagonals: list[np.ndarray] = []
+    for portion in _portions(probe):
+        fishers = [BlockFisher(w.layout, w.alive()) for w in probe.weights[portion]]
+        for example in examples(probe):
+            # From the end, so that each array goes as soon as it has been added.
+            arrays = gradient(example)[portion][::-1]
+            for fisher in fishers:
+                fisher.add(arrays.pop())
+        fishers.reverse()
+        while fishers:
+            diagonals.append(fishers.pop().inverse_diagonal())
     return {"block_fisher_inverse_diagonal": diagonals}
+
+
+def _portions(probe: Probe) -> Iterator[slice]:
+    """Yield slices of consecutive weights whose F is held at one time."""
+    sizes = [weight.layout.size for weight in probe.weights]
+    limit = max(sum(sizes) * 2 // (BLOCK_SIZE + 1), _MIN_PORTION)
+    start = 0
+    for stop in range(1, len(sizes) + 1):
+        if stop == len(sizes) or sum(sizes[start : stop + 1]) > limit:
+            yield slice(start, stop)
+            start = stop
 
 
 class BlockFisher:
