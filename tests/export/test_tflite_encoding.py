@@ -52,7 +52,7 @@ def test_the_encoding_that_is_smaller_after_gzip_is_taken_and_both_sizes_told(ex
     dense, sparse, note = files
     assert not any(tensor.sparse for tensor in read_graph(dense).tensors)
     assert gzip_size(dense) < gzip_size(sparse)
-    assert sparse.stat().st_size < dense.stat().st_size * 0.6
+    assert sparse.stat().st_size < dense.stat().st_size * 0.7
     for path in (dense, sparse):
         words = f"{gzip_size(path):,} bytes after gzip, {path.stat().st_size:,} raw"
         assert words in exported["tflite_int8"].note
