@@ -35,8 +35,16 @@ class LayerCopier:
         self._copy = copy
         self._pairs: list[tuple[keras.layers.Layer, keras.layers.Layer]] = []
 
-    def copy(self, layer: keras.layers.Layer) -> keras.layers.Layer:
+    def copy(
+        self,
+        layer: keras.layers.Layer,
+        change: Callable[[dict[str, Any]], dict[str, Any]] | None = None,
+    ) -> keras.layers.Layer:
         """Return an unbuilt copy of a layer, whose state follows in `transfer_state`.
+
+        Args:
+            layer: the layer.
+            change: a function of its config that returns the config of the copy.
 
         Raises:
             UnsupportedModelError: if the layer has weights and cannot be made from its config.
@@ -45,7 +53,8 @@ class LayerCopier:
         if not self._copy or isinstance(layer, keras.layers.Lambda):
             return layer
         try:
-            new = type(layer).from_config(_without_build_configs(layer.get_config()))
+            config = without_build_configs(layer.get_config())
+            new = type(layer).from_config(change(config) if change else config)
         except Exception as error:
             if not layer.variables:
                 return layer
@@ -62,8 +71,11 @@ class LayerCopier:
         """Note that `new` is a rebuilt model, whose own flags follow in `transfer_state`."""
         self._pairs.append((old, new))
 
-    def transfer_state(self) -> None:
+    def transfer_state(self, value_of: Callable[[keras.Variable], Any] | None = None) -> None:
         """Copy weights, random seeds, `trainable` flags and vocabularies to the built copies.
+
+        Args:
+            value_of: what the copy of a variable gets; by default the variable's own value.
 
         Raises:
             UnsupportedModelError: if a copy does not have the variables of its original.
@@ -72,21 +84,24 @@ class LayerCopier:
             new._trainable = old._trainable
             if is_rebuildable(old):
                 continue
-            shapes = [[tuple(v.shape) for v in layer.variables] for layer in (old, new)]
+            values = [value_of(v) if value_of else v for v in old.variables]
+            shapes = [[tuple(v.shape) for v in part] for part in (values, new.variables)]
             if shapes[0] != shapes[1]:
                 raise UnsupportedModelError(
                     f"The copy of layer {old.name!r} ({type(old).__name__}) has variables of "
                     f"shapes {shapes[1]}, the original {shapes[0]}: its `get_config()` does not "
                     "describe it fully. Mend it, or pass `copy=False`."
                 )
-            for old_variable, new_variable in zip(old.variables, new.variables, strict=True):
-                new_variable.assign(old_variable)
+            for old_variable, value, new_variable in zip(
+                old.variables, values, new.variables, strict=True
+            ):
+                new_variable.assign(value)
                 new_variable.trainable = old_variable.trainable
             for old_part, new_part in zip(
                 old._flatten_layers(), new._flatten_layers(), strict=True
             ):
                 new_part._trainable = old_part._trainable
-                _transfer_assets(old_part, new_part)
+                transfer_assets(old_part, new_part)
 
 
 def rebuild(
@@ -120,14 +135,14 @@ def rebuild(
             return new_model(operation)
         if isinstance(operation, keras.layers.Layer):
             return replace(operation, copier)
-        return _copy_operation(operation)
+        return copy_operation(operation)
 
     def new_model(old: keras.Model) -> keras.Model:
         if isinstance(old, keras.Sequential):
             kept = [new_operation(layer) for layer in old.layers if id(layer) not in bypass]
-            new = keras.Sequential([_copy_input(old.inputs[0]), *kept], name=old.name)
+            new = keras.Sequential([copy_input(old.inputs[0]), *kept], name=old.name)
         else:
-            inputs = keras.tree.map_structure(lambda x: _copy_input(x).output, old.input)
+            inputs = keras.tree.map_structure(lambda x: copy_input(x).output, old.input)
             outputs = old._run_through_graph(inputs, operation_fn=new_operation)
             new = Functional(inputs, outputs, name=old.name)
         copier.pair(old, new)
@@ -138,24 +153,24 @@ def rebuild(
     return rebuilt, new_layers
 
 
-def _without_build_configs(config: Any) -> Any:
+def without_build_configs(config: Any) -> Any:
     """Drop the build configs of sublayers, which would build them outside of their parent's scope.
 
     Built by their parent instead, their weights have the paths that the original's have.
     """
     if isinstance(config, dict):
-        return {k: _without_build_configs(v) for k, v in config.items() if k != "build_config"}
+        return {k: without_build_configs(v) for k, v in config.items() if k != "build_config"}
     if isinstance(config, list):
-        return [_without_build_configs(item) for item in config]
+        return [without_build_configs(item) for item in config]
     return config
 
 
-def _copy_input(tensor: keras.KerasTensor) -> keras.layers.InputLayer:
+def copy_input(tensor: keras.KerasTensor) -> keras.layers.InputLayer:
     old = tensor._keras_history.operation
     return type(old).from_config(old.get_config())
 
 
-def _copy_operation(operation: Any) -> Any:
+def copy_operation(operation: Any) -> Any:
     try:
         return type(operation).from_config(operation.get_config())
     except Exception:
@@ -163,7 +178,7 @@ def _copy_operation(operation: Any) -> Any:
         return operation
 
 
-def _transfer_assets(old: keras.layers.Layer, new: keras.layers.Layer) -> None:
+def transfer_assets(old: keras.layers.Layer, new: keras.layers.Layer) -> None:
     """Copy what is not a variable: vocabularies, and what Normalization derives from its own."""
     if hasattr(old, "save_assets") and hasattr(old, "load_assets"):
         with tempfile.TemporaryDirectory() as folder:
