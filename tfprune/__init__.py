@@ -31,6 +31,7 @@ _HOME = {
     "prune_once": "tfprune.one_shot",
     "register_prunable": "tfprune.prunable",
     "save_packed": "tfprune.checkpoints",
+    "shrink": "tfprune.structured.shrinking",
     "strip": "tfprune.pruning",
 }
 _MODULES = (
@@ -47,6 +48,7 @@ _MODULES = (
     "regularization",
     "schedules",
     "structured",
+    "targets",
 )
 
 __all__ = [
@@ -76,8 +78,10 @@ __all__ = [
     "regularization",
     "save_packed",
     "schedules",
+    "shrink",
     "strip",
     "structured",
+    "targets",
 ]
 
 

@@ -46,7 +46,7 @@ def select_weights(
         InvalidTypeError: if a selector is of another type.
         UnsupportedModelError: if the pattern has no place in the model.
     """
-    included, excluded = _selectors("include", include), _selectors("exclude", exclude)
+    included, excluded = parse_selectors("include", include), parse_selectors("exclude", exclude)
     candidates = find_candidates(layer)
     unmatched = []
     for name, selectors in (("include", included), ("exclude", excluded)):
@@ -173,7 +173,7 @@ def _names_the_weight(selector: Selector, candidate: Candidate) -> bool:
     return isinstance(selector, re.Pattern) and selector.search(folder) is None
 
 
-def _selectors(name: str, value: Selector | Iterable[Selector] | None) -> list[Selector] | None:
+def parse_selectors(name: str, value: Selector | Iterable[Selector] | None) -> list[Selector] | None:
     if value is None:
         return None
     single = isinstance(value, str | re.Pattern) or callable(value)

@@ -83,7 +83,7 @@ class ShrinkHistory:
             given = [(axis.name, axis.size) for axis in self.axes]
             raise InvalidArgumentError(
                 f"The history does not fit {graph.model.name!r}: {_first_difference(given, known)}. "
-                "It can be replayed on the architecture that it was made for."
+                "It counts from the first model that was shrunk, and fits its architecture."
             )
         dead = np.zeros(graph.book.labels.count, bool)
         for axis, cut in zip(makers, self.axes, strict=True):
