@@ -166,11 +166,13 @@ def without_build_configs(config: Any) -> Any:
 
 
 def copy_input(tensor: keras.KerasTensor) -> keras.layers.InputLayer:
+    """Return a copy of the layer that stands for an input of a model."""
     old = tensor._keras_history.operation
     return type(old).from_config(old.get_config())
 
 
 def copy_operation(operation: Any) -> Any:
+    """Return a copy of an inline operation, or itself if it has no config."""
     try:
         return type(operation).from_config(operation.get_config())
     except Exception:

@@ -173,7 +173,18 @@ def _names_the_weight(selector: Selector, candidate: Candidate) -> bool:
     return isinstance(selector, re.Pattern) and selector.search(folder) is None
 
 
-def parse_selectors(name: str, value: Selector | Iterable[Selector] | None) -> list[Selector] | None:
+def parse_selectors(
+    name: str, value: Selector | Iterable[Selector] | None
+) -> list[Selector] | None:
+    """Return a list of selectors, `None` if there are none.
+
+    Args:
+        name: the argument's name, for the message.
+        value: what the user gave for it.
+
+    Raises:
+        InvalidTypeError: for something that selects nothing.
+    """
     if value is None:
         return None
     single = isinstance(value, str | re.Pattern) or callable(value)

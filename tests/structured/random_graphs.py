@@ -23,7 +23,10 @@ class GraphMaker:
 
     def model(self, steps):
         inputs = keras.Input((_SIZE, _SIZE, 3))
-        self.tensors = [layers.Conv2D(self.width(), 1)(inputs), layers.Conv2D(6, 3, padding="same")(inputs)]
+        self.tensors = [
+            layers.Conv2D(self.width(), 1)(inputs),
+            layers.Conv2D(6, 3, padding="same")(inputs),
+        ]
         makers = [self.conv, self.depthwise, self.norm, self.activation, self.add, self.multiply]
         makers += [self.concat, self.piece, self.split, self.gate, self.pool, self.shuffle]
         makers += [self.grouped, self.inline, self.nested, self.shared, self.mixing, self.separable]
@@ -49,11 +52,15 @@ class GraphMaker:
     def conv(self):
         activation = self.choose([None, "relu", "sigmoid", "softplus"])
         size = self.choose([1, 3])
-        return [layers.Conv2D(self.width(), size, padding="same", activation=activation)(self.tensor())]
+        return [
+            layers.Conv2D(self.width(), size, padding="same", activation=activation)(self.tensor())
+        ]
 
     def depthwise(self):
         multiplier = self.choose([1, 2])
-        return [layers.DepthwiseConv2D(3, padding="same", depth_multiplier=multiplier)(self.tensor())]
+        return [
+            layers.DepthwiseConv2D(3, padding="same", depth_multiplier=multiplier)(self.tensor())
+        ]
 
     def separable(self):
         return [layers.SeparableConv2D(self.width(), 3, padding="same")(self.tensor())]
@@ -80,11 +87,15 @@ class GraphMaker:
     def piece(self):
         x = self.tensor()
         half = max(x.shape[-1] // 2, 1)
-        return [self.choose([lambda: x[..., :half], lambda: x[..., half - 1 :], lambda: x[..., ::-1]])()]
+        return [
+            self.choose([lambda: x[..., :half], lambda: x[..., half - 1 :], lambda: x[..., ::-1]])()
+        ]
 
     def split(self):
         x = self.tensor()
-        return list(ops.split(x, 2, axis=-1)) if x.shape[-1] % 2 == 0 and x.shape[-1] > 3 else [x * 2]
+        return (
+            list(ops.split(x, 2, axis=-1)) if x.shape[-1] % 2 == 0 and x.shape[-1] > 3 else [x * 2]
+        )
 
     def gate(self):
         x = self.tensor()

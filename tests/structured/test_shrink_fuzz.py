@@ -12,7 +12,7 @@ from tests.structured.random_graphs import GraphMaker
 SHARES = (0.05, 0.3, 0.6, 0.95)
 
 
-@hypothesis.settings(max_examples=24)
+@hypothesis.settings(max_examples=20)
 @hypothesis.given(st.data())
 def test_a_random_graph_is_cut_exactly(data):
     keras.utils.clear_session()

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Any
 
 import keras
@@ -20,7 +19,7 @@ from tfprune.cloning import is_rebuildable
 from tfprune.errors import InvalidArgumentError, UnsupportedModelError
 from tfprune.model_checks import check_built, check_layer
 from tfprune.pruning import is_pruned
-from tfprune.structured.groups import Axis, ChannelGroup, FrozenChannels, group_channels
+from tfprune.structured.groups import Axis, group_channels
 from tfprune.structured.rules import Site, rule_for
 from tfprune.structured.trace import Tracer
 from tfprune.structured.walk import Call, walk
@@ -127,9 +126,7 @@ class ChannelGraph:
                     continue
                 self.wirings[number] = wiring
 
-    def _by_rule(
-        self, call: Call, wirings: list[Wiring | None]
-    ) -> list[Wiring | None] | None:
+    def _by_rule(self, call: Call, wirings: list[Wiring | None]) -> list[Wiring | None] | None:
         """Wire a call by the rule of its layer, if it has one."""
         if not call.operation_has_weights:
             return None
@@ -194,8 +191,8 @@ def check_shrinkable(model: Any) -> None:
     check_layer(model)
     if not is_rebuildable(model):
         raise UnsupportedModelError(
-            f"{model.name!r} is a {type(model).__name__}: a class of its own, whose channels cannot "
-            "be seen from outside. Build it as a Functional model: call its layers on a "
+            f"{model.name!r} is a {type(model).__name__}: a class of its own, whose channels "
+            "cannot be seen from outside. Build it as a Functional model: call its layers on a "
             "`keras.Input(...)` and pass `keras.Model(inputs, outputs)`; weights are taken over "
             "with `functional.set_weights(model.get_weights())`."
         )

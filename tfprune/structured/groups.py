@@ -133,7 +133,8 @@ def group_channels(
             reason = "; ".join(labels.reasons(stuck))
             frozen.append(FrozenChannels(axis.owner, len(stuck), reason))
     members: dict[int, list[int]] = {}
-    for unit, root in zip(made, together.roots(np.array(list(made), np.int64)).tolist()):
+    roots = together.roots(np.array(list(made), np.int64)).tolist()
+    for unit, root in zip(made, roots, strict=True):
         members.setdefault(root, []).append(unit)
     touched: dict[int, list[Axis]] = {root: [] for root in members}
     for axis in axes:

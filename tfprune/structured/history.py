@@ -82,17 +82,19 @@ class ShrinkHistory:
         if [size for _, size in known] != [axis.size for axis in self.axes]:
             given = [(axis.name, axis.size) for axis in self.axes]
             raise InvalidArgumentError(
-                f"The history does not fit {graph.model.name!r}: {_first_difference(given, known)}. "
-                "It counts from the first model that was shrunk, and fits its architecture."
+                f"The history does not fit {graph.model.name!r}: "
+                f"{_first_difference(given, known)}. It counts from the first model that was "
+                "shrunk, and fits its architecture."
             )
         dead = np.zeros(graph.book.labels.count, bool)
         for axis, cut in zip(makers, self.axes, strict=True):
             dead[axis.units[list(cut.removed)]] = True
         wrong = [
-            f"{axis.name} ({'frozen' if not graph.is_alive[axis.units[dead[axis.units]]].all() else 'coupled'})"
+            axis.name
             for axis, cut in zip(makers, self.axes, strict=True)
             if np.flatnonzero(dead[axis.units]).tolist() != list(cut.removed)
-            or not graph.is_alive[axis.units[dead[axis.units]]].all()
+            or not graph.is_alive[axis.units[list(cut.removed)]].all()
+            or len(cut.removed) == cut.size
         ]
         if wrong:
             raise InvalidArgumentError(

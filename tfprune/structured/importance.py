@@ -35,8 +35,8 @@ def check_criterion(criterion: Any, data: Any) -> Criterion:
     criterion = Criterion.get(criterion)
     if criterion.accumulates:
         raise InvalidArgumentError(
-            f"The criterion {criterion.name()!r} sums over training steps, and there are none here: "
-            "score with 'taylor' and `data=`."
+            f"The criterion {criterion.name()!r} sums over training steps, and there are none "
+            "here: score with 'taylor' and `data=`."
         )
     check_data(criterion.evidence, data)
     return criterion

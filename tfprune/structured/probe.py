@@ -86,7 +86,8 @@ class OperationProbe:
         Raises:
             ProbeError: if the operation does not run.
         """
-        inputs = [_values(self._random, s, d, 2) for s, d in zip(self._shapes, self._dtypes)]
+        kinds = zip(self._shapes, self._dtypes, strict=True)
+        inputs = [_values(self._random, shape, dtype, 2) for shape, dtype in kinds]
         outputs = self._run(inputs)
         for number, (kept, expected) in enumerate(zip(kept_inputs, kept_outputs, strict=True)):
             narrow = [

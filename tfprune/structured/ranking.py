@@ -6,6 +6,7 @@ by the sequence as a whole, and so by each beginning of it.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -168,13 +169,12 @@ class Rounding:
             for unit in group.units.tolist():
                 classes.setdefault(tuple(counts.get(unit, ())), []).append(unit)
             for places, units in classes.items():
-                step = max((multiple // np.gcd(multiple, n) for _, n in places), default=1)
-                for _, count in places:
-                    step = np.lcm(step, multiple // np.gcd(multiple, count))
+                # So many units at a time make a multiple of channels on each of their axes.
+                step = math.lcm(*(multiple // math.gcd(multiple, count) for _, count in places))
                 if step > len(units):
                     too_narrow.append(group.name)
                 free = sorted(position[unit] for unit in units if unit in position)
-                self._classes.append((np.array(free, np.int64), len(units), int(step)))
+                self._classes.append((np.array(free, np.int64), len(units), step))
         if too_narrow:
             names = list(dict.fromkeys(too_narrow))
             raise InvalidArgumentError(

@@ -180,4 +180,6 @@ class _Rebuild:
 
 def _nodes(model: keras.Model) -> list[Any]:
     by_depth = graph_of(model)._nodes_by_depth
-    return [n for depth in sorted(by_depth, reverse=True) for n in by_depth[depth] if not n.is_input]
+    return [
+        n for depth in sorted(by_depth, reverse=True) for n in by_depth[depth] if not n.is_input
+    ]

@@ -19,8 +19,8 @@ from tfprune.structured.walk import walk
 def recalibrate_batch_norm(model: keras.Model, data: Any, *, verbose: bool = False) -> None:
     """Replace the moving statistics of a model by the averages over some batches, in place.
 
-    Batch normalization runs as in training and everything else, dropout too, as at inference. Frozen
-    layers keep theirs.
+    Batch normalization runs as in training, and everything else, dropout too, as at inference.
+    Frozen layers keep theirs.
 
     Args:
         model: a built Functional or Sequential model.

@@ -171,7 +171,8 @@ def _reach(
     best: tuple[float, keras.Model, np.ndarray] | None = None
     offset, tried = 0.0, set()
     for _ in range(_ROUNDS):
-        count = _closest(lambda n: meter.estimate(cut(n)) + offset - wanted, longest)
+        aim = wanted - offset
+        count = _closest(lambda n, aim=aim: meter.estimate(cut(n)) - aim, longest)
         if count in tried:
             break
         tried.add(count)

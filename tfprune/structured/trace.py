@@ -48,9 +48,7 @@ class Tracer:
         """
         labels = self._book.labels
         shapes = [tensor.shape for tensor in call.node.outputs]
-        free = [
-            wiring is not None and not labels.is_frozen(wiring.ids).all() for wiring in wirings
-        ]
+        free = [wiring is not None and not labels.is_frozen(wiring.ids).all() for wiring in wirings]
         if not any(free):
             given = [reason for w in wirings if w for reason in labels.reasons(w.ids)]
             reason = given[0] if given else f"{call.path} makes them from no channels"
@@ -85,8 +83,11 @@ class Tracer:
         key = _key(call, wirings, units, size)
         codes = self._remembered((key, "trace"), key, lambda: probe.trace(units))
         found = [
-            [None if c is None else np.append(n, [MIXED, NONE])[c] for c, n in zip(per, names)]
-            for per in codes
+            [
+                None if code is None else np.append(known, [MIXED, NONE])[code]
+                for code, known in zip(per_input, names, strict=True)
+            ]
+            for per_input in codes
         ]
         for index, wiring in enumerate(wirings):
             if free[index] and any((per[index] == MIXED).any() for per in found):
@@ -133,7 +134,8 @@ class Tracer:
     ) -> list[Wiring | None]:
         """Return the wirings of the outputs, uniting what lies together in them."""
         labels, outputs = self._book.labels, []
-        preferred = next(w.axis for w, c in zip(wirings, found[0]) if c is not None) - 1
+        pairs = zip(wirings, found[0], strict=True)
+        preferred = next(wiring.axis for wiring, codes in pairs if codes is not None) - 1
         for tensor, codes in zip(call.node.outputs, found, strict=True):
             traced = [code for code in codes if code is not None]
             units = np.full(traced[0].shape, NONE)
@@ -181,7 +183,9 @@ class Tracer:
         """Guess which axes of a layer's weights hold channels; claim them if a test agrees."""
         layer, ids = call.operation, outputs[0].ids
         tries = self._tries(wirings, outputs)
-        axes = [_guess_axis(variable, call.node.outputs[0], outputs[0]) for variable in layer.weights]
+        axes = [
+            _guess_axis(variable, call.node.outputs[0], outputs[0]) for variable in layer.weights
+        ]
         for change in (None, _replacing(len(ids), ids)):
 
             def run_narrow(
@@ -261,7 +265,9 @@ def _key(call: Call, wirings: Sequence[Any], units: Sequence[Any], size: int | N
         repr(config),
         repr([a if not isinstance(a, keras.KerasTensor) else None for a in arguments]),
         tuple(same),
-        tuple((t.shape if size is None else len(t.shape), t.dtype) for t in call.node.input_tensors),
+        tuple(
+            (t.shape if size is None else len(t.shape), t.dtype) for t in call.node.input_tensors
+        ),
         tuple(None if w is None else (w.axis, len(w.ids)) for w in wirings),
         tuple(None if u is None else u.tobytes() for u in units),
         size,

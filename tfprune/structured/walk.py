@@ -86,8 +86,8 @@ def walk(model: keras.Model) -> Walk:
     """List the calls of a built Functional or Sequential model.
 
     Example:
-        >>> inner = keras.Sequential([keras.Input((4,)), keras.layers.Dense(4, name="d")], "inner")
         >>> inputs = keras.Input((4,))
+        >>> inner = keras.Sequential([inputs, keras.layers.Dense(4, name="d")], name="inner")
         >>> found = walk(keras.Model(inputs, inner(inner(inputs))))
         >>> [(call.path, call.inputs, call.outputs) for call in found.calls]
         [('inner/d', (0,), (1,)), ('inner/d', (1,), (2,))]

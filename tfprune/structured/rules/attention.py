@@ -23,11 +23,13 @@ def multi_head_attention(site: Site, book: Book) -> list[Wiring | None]:
     heads = book.made(layer.query_dense.kernel, 1)
     width = book.made(layer.query_dense.kernel, 2)
     value_width = book.made(layer.value_dense.kernel, 2)
-    _claim_projection(layer.query_dense, query, heads, width, site, book, reads_width=True)
-    _claim_projection(layer.key_dense, key, heads, width, site, book)
-    _claim_projection(layer.value_dense, value, heads, value_width, site, book)
+    _claim_projection(
+        layer.query_dense, query, heads, width, path=site.path, book=book, reads_width=True
+    )
+    _claim_projection(layer.key_dense, key, heads, width, path=site.path, book=book)
+    _claim_projection(layer.value_dense, value, heads, value_width, path=site.path, book=book)
     if layer._use_gate:
-        _claim_projection(layer._gate_dense, query, heads, value_width, site, book)
+        _claim_projection(layer._gate_dense, query, heads, value_width, path=site.path, book=book)
     _scale_queries(layer.query_dense, width, book)
     kernel = layer.output_dense.kernel
     book.claim(kernel, 0, heads, site.path, reads=True)
@@ -64,11 +66,13 @@ def group_query_attention(site: Site, book: Book) -> list[Wiring | None]:
     shared = book.made(layer._key_dense.kernel, 1)
     heads = np.repeat(shared, layer.num_repeats)
     width = book.made(layer._query_dense.kernel, 2)
-    _claim_projection(layer._query_dense, query, heads, width, site, book, reads_width=True)
-    _claim_projection(layer._key_dense, key, shared, width, site, book)
-    _claim_projection(layer._value_dense, value, shared, width, site, book)
+    _claim_projection(
+        layer._query_dense, query, heads, width, path=site.path, book=book, reads_width=True
+    )
+    _claim_projection(layer._key_dense, key, shared, width, path=site.path, book=book)
+    _claim_projection(layer._value_dense, value, shared, width, path=site.path, book=book)
     if layer.use_gate:
-        _claim_projection(layer._gate_dense, query, heads, width, site, book)
+        _claim_projection(layer._gate_dense, query, heads, width, path=site.path, book=book)
     _scale_queries(layer._query_dense, width, book)
     kernel = layer._output_dense.kernel
     book.claim(kernel, 0, heads, site.path, reads=True)
@@ -106,17 +110,17 @@ def _claim_projection(
     ids: np.ndarray,
     heads: np.ndarray,
     width: np.ndarray,
-    site: Site,
-    book: Book,
     *,
+    path: str,
+    book: Book,
     reads_width: bool = False,
 ) -> None:
     """Claim a projection to heads: kernel `(inputs, heads, width)`, bias `(heads, width)`."""
-    book.claim(dense.kernel, 0, ids, site.path, reads=True)
+    book.claim(dense.kernel, 0, ids, path, reads=True)
     for variable, axis in ((dense.kernel, 1), (dense.bias, 0)):
-        book.claim(variable, axis, heads, site.path, makes=True)
+        book.claim(variable, axis, heads, path, makes=True)
         # Where the query is zero, so is its part of the product: a slice that is read.
-        book.claim(variable, axis + 1, width, site.path, makes=True, reads=reads_width)
+        book.claim(variable, axis + 1, width, path, makes=True, reads=reads_width)
 
 
 def _scale_queries(dense: keras.layers.EinsumDense, width: np.ndarray, book: Book) -> None:

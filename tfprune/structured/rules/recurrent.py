@@ -48,7 +48,7 @@ def bidirectional(site: Site, book: Book) -> list[Wiring | None]:
     layer = site.layer
     parts = (layer.forward_layer, layer.backward_layer)
     if any(rule_for(part) is not recurrent for part in parts) or len(site.inputs) > 1:
-        return book.frozen(site.inputs, site.output_shapes, f"there is no rule for {site.path} around such a layer")
+        return _without_rule(site, book)
     outputs = []
     for name, part in zip(("forward", "backward"), parts, strict=True):
         shape = site.output_shapes[0]
@@ -82,7 +82,7 @@ def time_distributed(site: Site, book: Book) -> list[Wiring | None]:
     inner_layer, [wiring] = site.layer.layer, site.inputs
     inner_rule = rule_for(inner_layer)
     if inner_rule is None or (wiring is not None and wiring.axis == 1):
-        return book.frozen(site.inputs, site.output_shapes, f"there is no rule for {site.path} around such a layer")
+        return _without_rule(site, book)
     inner = site.inside(
         inner_layer,
         inputs=[None if wiring is None else replace(wiring, axis=wiring.axis - 1)],
@@ -97,6 +97,11 @@ def time_distributed(site: Site, book: Book) -> list[Wiring | None]:
             "layer": _inner(config["layer"], change, count),
         }
     return [None if out is None else replace(out, axis=out.axis + 1) for out in outputs]
+
+
+def _without_rule(site: Site, book: Book) -> list[Wiring | None]:
+    reason = f"there is no rule for {site.path} around such a layer"
+    return book.frozen(site.inputs, site.output_shapes, reason)
 
 
 def _inner(serialized: dict[str, Any], change: Change, count: Count) -> dict[str, Any]:
