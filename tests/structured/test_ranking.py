@@ -59,7 +59,7 @@ def test_widths_are_rounded_to_the_nearest_multiple_or_left_whole(count, kept):
 
 
 def test_a_width_below_the_multiple_is_refused_by_name():
-    with pytest.raises(InvalidArgumentError, match=r"`round_to=8` is larger .* exclude=\['a'\]"):
+    with pytest.raises(InvalidArgumentError, match=r"`round_to=8` is larger .* `exclude=\['a'\]"):
         Rounding(np.arange(5), [group("a", 0, range(6))], [np.arange(6)], 8)
 
 
