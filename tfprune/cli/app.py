@@ -17,11 +17,12 @@ from tfprune.cli.console import (
     start_tensorflow,
 )
 from tfprune.cli.exits import VERIFICATION_FAILURE, Commands
-from tfprune.cli.files import check_model_path, load_arrays, load_model, save_model
+from tfprune.cli.files import check_model_path, check_output, load_arrays, load_model, save_model
 from tfprune.cli.options import (
     Allocation,
     Criterion,
     Exclude,
+    Force,
     Include,
     Json,
     ModelPath,
@@ -33,7 +34,8 @@ from tfprune.cli.options import (
     selectors,
     sizes,
 )
-from tfprune.errors import ArtifactError, TfpruneError
+from tfprune.cli.shrink import LayerNorm, inspect_channels, shrink
+from tfprune.errors import TfpruneError
 
 app = typer.Typer(
     cls=Commands,
@@ -70,6 +72,11 @@ def inspect(
     allocation: Allocation = "uniform",
     include: Include = None,
     exclude: Exclude = None,
+    channels: Annotated[
+        bool,
+        typer.Option("--channels", help="Show instead which channels `shrink` can take away."),
+    ] = False,
+    allow_layer_norm: LayerNorm = False,
     as_json: Json = False,
 ) -> None:
     """Show what MODEL is made of, and what pruning it would touch. Nothing is changed.
@@ -80,6 +87,9 @@ def inspect(
         _inspect_tflite(model, as_json)
         return
     check_model_path(model)
+    if channels:
+        inspect_channels(model, "allow" if allow_layer_norm else "freeze", as_json)
+        return
     selected = selectors(include, exclude)
     with results_only():
         start_tensorflow()
@@ -126,7 +136,7 @@ def prune(
             "--output", "-o", help="The .keras file to write.", show_default="MODEL-pruned.keras"
         ),
     ] = None,
-    force: Annotated[bool, typer.Option("--force", help="Replace an existing file.")] = False,
+    force: Force = False,
     as_json: Json = False,
 ) -> None:
     """Prune MODEL in one shot, without data or training, and write the result.
@@ -135,7 +145,7 @@ def prune(
     """
     check_model_path(model)
     output = output or model.with_name(f"{model.stem}-pruned.keras")
-    _check_output(output, force)
+    check_output(output, force)
     selected = selectors(include, exclude)
     with results_only():
         start_tensorflow()
@@ -161,6 +171,9 @@ def prune(
     from tfprune.cli.tables import plan_table
 
     print_result(plan_table(kernels, f"Zeros in {output.name}"), f"Written to {output}")
+
+
+app.command()(shrink)
 
 
 @app.command()
@@ -396,12 +409,3 @@ def _inspect_tflite(path: Path, as_json: bool) -> None:
     from tfprune.cli.tables import tflite_table
 
     print_result(tflite_table(summary))
-
-
-def _check_output(output: Path, force: bool) -> None:
-    if output.suffix != ".keras":
-        raise typer.BadParameter(f"expected a .keras file. Received: {output}.")
-    if output.exists() and not force:
-        raise ArtifactError(f"{output} exists. Pass --force to replace it, or another --output.")
-    if not output.parent.is_dir():
-        raise ArtifactError(f"{output.parent} is not a folder.")

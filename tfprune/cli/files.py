@@ -7,6 +7,8 @@ import zipfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import typer
+
 from tfprune.errors import ArtifactError
 
 if TYPE_CHECKING:
@@ -54,6 +56,24 @@ def check_model_path(path: Path) -> None:
         )
     if not path.exists():
         raise ArtifactError(f"{path} does not exist.")
+
+
+def check_output(output: Path, force: bool) -> None:
+    """Refuse, before any work is done, a path that no model can be written to.
+
+    Args:
+        output: the path.
+        force: whether a file there may be replaced.
+
+    Raises:
+        ArtifactError: the file exists, or its folder does not.
+    """
+    if output.suffix != ".keras":
+        raise typer.BadParameter(f"expected a .keras file. Received: {output}.")
+    if output.exists() and not force:
+        raise ArtifactError(f"{output} exists. Pass --force to replace it, or another --output.")
+    if not output.parent.is_dir():
+        raise ArtifactError(f"{output.parent} is not a folder.")
 
 
 def save_model(model: keras.Model, path: Path) -> None:

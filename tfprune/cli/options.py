@@ -99,3 +99,4 @@ Exclude = Annotated[
     typer.Option(metavar="NAME", help=f"Leave this dense: {_SELECTORS}"),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document to stdout.")]
+Force = Annotated[bool, typer.Option("--force", help="Replace an existing file.")]

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from tfprune import ExportReport, Profile
     from tfprune.export.tflite_summary import Port, TfliteSummary
     from tfprune.planning import PlanReport, PlanRow
+    from tfprune.structured import ChannelGraph
 
 
 def profile_table(profile: Profile, title: str) -> Table:
@@ -204,6 +205,19 @@ def _add_provenance(table: Table, provenance: dict | None) -> None:
     for plan in provenance["pruning"] or []:
         choices = (f"{name} {choice['class_name']}" for name, choice in plan.items())
         table.add_row("pruned with", escape(", ".join(choices)))
+
+
+def channel_table(graph: ChannelGraph) -> Table:
+    """Show one row per group of channels that go together, and what is frozen, with the reason."""
+    table = _table("Channels that can be cut", "group", "=> goes with it")
+    for name in ("channels", "units", "parameters"):
+        table.add_column(name, justify="right")
+    for row in graph.to_dict()["groups"]:
+        effects = [*row["makers"][1:], *row["follows"], *(f"{r} (reads)" for r in row["reads"])]
+        numbers = [f"{row[name]:,}" for name in ("channels", "units", "parameters")]
+        table.add_row(escape(row["name"]), escape(" => ".join(effects)), *numbers)
+    table.caption = "\n".join(escape(str(part)) for part in graph.frozen)
+    return table
 
 
 def comparison_table(title: str, rows: Sequence[tuple[str, str, str, str]]) -> Table:

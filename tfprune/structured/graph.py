@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Iterator
+from dataclasses import asdict
 from typing import Any
 
 import keras
@@ -19,7 +20,7 @@ from tfprune.cloning import is_rebuildable
 from tfprune.errors import InvalidArgumentError, UnsupportedModelError
 from tfprune.model_checks import check_built, check_layer
 from tfprune.pruning import is_pruned
-from tfprune.structured.groups import Axis, group_channels
+from tfprune.structured.groups import Axis, count_parameters, group_channels
 from tfprune.structured.rules import Site, rule_for
 from tfprune.structured.trace import Tracer
 from tfprune.structured.walk import Call, walk
@@ -99,6 +100,14 @@ class ChannelGraph:
             if self.is_alive[units].any():
                 found[units.tobytes()] = np.where(self.is_alive[units], units, -1)
         return list(found.values())
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return groups and frozen channels as plain values that JSON can hold."""
+        groups = [
+            group.to_dict() | {"parameters": count_parameters(self.axes, group)}
+            for group in self.groups
+        ]
+        return {"groups": groups, "frozen": [asdict(frozen) for frozen in self.frozen]}
 
     def __str__(self) -> str:
         return "\n".join(str(part) for part in (*self.groups, *self.frozen))

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import keras
 import numpy as np
@@ -77,16 +78,44 @@ class ChannelGroup:
             for axis in self.axes
         )
 
-    def __str__(self) -> str:
-        causes = list(dict.fromkeys(axis.owner for axis in self.makers))
+    def to_dict(self) -> dict[str, Any]:
+        """Return what is known of the group as plain values: causes, effects and widths."""
         others = [axis for axis in self.axes if not axis.makes]
-        effects = [axis.owner for axis in others if not axis.reads and axis.owner not in causes]
-        reads = [f"{axis.owner} (reads)" for axis in others if axis.reads]
-        parts = [" + ".join(causes), *dict.fromkeys(effects), *dict.fromkeys(reads)]
-        return (
-            f"{self.name}: {self.channels} channels in {len(self.units)} units\n"
-            f"  {' => '.join(parts)}"
-        )
+        makers = _owners(self.makers)
+        return {
+            "name": self.name,
+            "channels": self.channels,
+            "units": len(self.units),
+            "makers": makers,
+            "follows": [o for o in _owners(a for a in others if not a.reads) if o not in makers],
+            "reads": _owners(axis for axis in others if axis.reads),
+        }
+
+    def __str__(self) -> str:
+        row = self.to_dict()
+        reads = [f"{owner} (reads)" for owner in row["reads"]]
+        effects = " => ".join([" + ".join(row["makers"]), *row["follows"], *reads])
+        return f"{self.name}: {self.channels} channels in {len(self.units)} units\n  {effects}"
+
+
+def count_parameters(axes: Sequence[Axis], group: ChannelGroup) -> int:
+    """Return how many parameters lie on the slices of a group, those shared with others too.
+
+    Args:
+        axes: every axis of the graph.
+        group: the group.
+    """
+    touched: dict[int, np.ndarray] = {}
+    for axis in axes:
+        if id(axis.variable) in {id(own.variable) for own in group.axes}:
+            shape = tuple(axis.variable.shape)
+            mask = touched.setdefault(id(axis.variable), np.zeros(shape, bool))
+            mask[(slice(None),) * axis.axis + (np.isin(axis.units, group.units),)] = True
+    return sum(int(mask.sum()) for mask in touched.values())
+
+
+def _owners(axes: Iterable[Axis]) -> list[str]:
+    return list(dict.fromkeys(axis.owner for axis in axes))
 
 
 @dataclass(frozen=True)
