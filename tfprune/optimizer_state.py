@@ -13,8 +13,8 @@ from typing import Any
 import keras
 import numpy as np
 
-# Attribute lists of an optimizer that follow its variables but are not moments of them.
-_NOT_SLOTS = ("_trainable_variables", "_model_variables_moving_average")
+# A list that follows an optimizer's variables but does not hold moments of them.
+_NOT_MOMENTS = ("_model_variables_moving_average",)
 
 
 def reset_pruned_slots(optimizer: Any, variable: keras.Variable, kept: np.ndarray) -> None:
@@ -55,12 +55,23 @@ def _slots(optimizer: Any, variable: keras.Variable) -> Iterator[tuple[keras.Var
         index = next((i for i, v in enumerate(known) if v is variable), None)
         if index is None:
             continue
-        for name, slots in vars(inner).items():
-            if name in _NOT_SLOTS or not isinstance(slots, list) or len(slots) != len(known):
-                continue
+        for name, slots in slot_lists(inner):
             slot = slots[index]
-            if isinstance(slot, keras.Variable) and slot.shape == variable.shape:
+            if (
+                name not in _NOT_MOMENTS
+                and isinstance(slot, keras.Variable)
+                and slot.shape == variable.shape
+            ):
                 yield slot, _initial_value(inner, name)
+
+
+def slot_lists(optimizer: Any) -> Iterator[tuple[str, list[Any]]]:
+    """Yield the lists of an optimizer that hold something for each of its variables, by name."""
+    count = len(getattr(optimizer, "_trainable_variables", None) or ())
+    for name, slots in vars(optimizer).items():
+        is_list = isinstance(slots, list) and name != "_trainable_variables"
+        if is_list and count and len(slots) == count:
+            yield name, slots
 
 
 def _initial_value(optimizer: Any, slot_name: str) -> float:

@@ -29,7 +29,7 @@ def randomize(model, seed=0):
 def random_cut(graph, share, seed=0):
     """Return a random set of units to cut, about a share of each group."""
     rng = np.random.default_rng(seed)
-    dead = np.zeros(graph.book.labels.count, bool)
+    dead = np.zeros(graph.size, bool)
     axes = graph.bound_axes()
     for group in graph.groups:
         count = min(max(round(share * len(group.units)), 1), len(group.units) - 1)

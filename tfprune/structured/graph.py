@@ -83,6 +83,11 @@ class ChannelGraph:
         for group in self.groups:
             self.is_alive[group.units] = True
 
+    @property
+    def size(self) -> int:
+        """How many ids there are; a cut is a boolean array over them."""
+        return self.book.labels.count
+
     def units(self, ids: np.ndarray) -> np.ndarray:
         """Return the unit of each of some ids."""
         return self._roots[ids]

@@ -86,7 +86,7 @@ class ShrinkHistory:
                 f"{_first_difference(given, known)}. It counts from the first model that was "
                 "shrunk, and fits its architecture."
             )
-        dead = np.zeros(graph.book.labels.count, bool)
+        dead = np.zeros(graph.size, bool)
         for axis, cut in zip(makers, self.axes, strict=True):
             dead[axis.units[list(cut.removed)]] = True
         wrong = [

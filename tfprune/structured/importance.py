@@ -69,7 +69,7 @@ def score_units(
     """
     if criterion.evidence == ("norm_scale",):
         return _norm_scales(graph, groups)
-    wanted = np.zeros(graph.book.labels.count, bool)
+    wanted = np.zeros(graph.size, bool)
     for group in groups:
         wanted[group.units] = True
     candidates = [c for c in _kernels(graph) if _touches(graph, c.variable, wanted)]
@@ -79,7 +79,7 @@ def score_units(
     weights = [PrunedWeight(c.variable, c.layout, owners=c.owners) for c in candidates]
     probe = Probe(graph.model, weights, data, loss=loss, verbose=verbose)
     evidence = gather(criterion.evidence, probe) if criterion.evidence else [{} for _ in weights]
-    scores = np.zeros(graph.book.labels.count)
+    scores = np.zeros(graph.size)
     for weight, found in zip(weights, evidence, strict=True):
         view = WeightView(weight.values(), weight.path, layout=weight.layout, evidence=found)
         values = criterion.score(view)
@@ -102,8 +102,8 @@ def score_units(
 
 def _norm_scales(graph: ChannelGraph, groups: Sequence[ChannelGroup]) -> np.ndarray:
     """Sum |gamma| over the normalization layers of each unit."""
-    scores = np.zeros(graph.book.labels.count)
-    seen = np.zeros(graph.book.labels.count, bool)
+    scores = np.zeros(graph.size)
+    seen = np.zeros(graph.size, bool)
     for axis in graph.axes:
         if axis.weight.rpartition("/")[2] == "gamma":
             values = np.abs(keras.ops.convert_to_numpy(axis.variable).astype(np.float64))

@@ -66,14 +66,19 @@ class Kept:
         entry = self._graph.book.weights.get(id(variable))
         if entry is None:
             return variable
-        values = keras.ops.convert_to_numpy(variable)
-        for axis, ids in enumerate(entry.ids):
-            if ids is not None:
-                kept = self.mask(ids)
-                values = values if kept.all() else np.compress(kept, values, axis)
+        values = self.slices(variable, keras.ops.convert_to_numpy(variable))
         factor = 1.0 if entry.scale is None else entry.scale(self.count)
         # bfloat16 times a Python float would be float64.
         return values if factor == 1.0 else (values * factor).astype(values.dtype)
+
+    def slices(self, variable: keras.Variable, values: np.ndarray) -> np.ndarray:
+        """Return the part of an array of a variable's shape that stays."""
+        entry = self._graph.book.weights.get(id(variable))
+        for axis, ids in enumerate(entry.ids if entry else ()):
+            if ids is not None:
+                kept = self.mask(ids)
+                values = values if kept.all() else np.compress(kept, values, axis)
+        return values
 
 
 class _Rebuild:

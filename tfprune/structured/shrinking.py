@@ -3,38 +3,21 @@
 from __future__ import annotations
 
 import logging
-import re
-import sys
-import warnings
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import Any
 
 import keras
 import numpy as np
 
-from tfprune.errors import InvalidArgumentError, InvalidTypeError
-from tfprune.selection import Selector, parse_selectors
-from tfprune.structured.graph import ChannelGraph
-from tfprune.structured.groups import ChannelGroup
+from tfprune.errors import InvalidArgumentError
+from tfprune.selection import Selector
+from tfprune.structured.cut_planner import CutPlanner, Limits, is_shown
 from tfprune.structured.history import ShrinkHistory, remember
-from tfprune.structured.importance import check_criterion, score_units
-from tfprune.structured.meters import Meter, meter_for
-from tfprune.structured.ranking import (
-    NORMALIZATIONS,
-    SCOPES,
-    RankedGroup,
-    Rounding,
-    rank,
-    within_limits,
-)
 from tfprune.structured.rebuild import rebuild_narrow
 from tfprune.structured.recalibration import recalibrate_batch_norm
-from tfprune.targets import Channels, Target
+from tfprune.targets import Target
 
 _LOGGER = logging.getLogger(__name__)
-
-_TOLERANCE = 0.01
-"""A target is reached if the result is this close to it."""
 
 _ROUNDS = 4
 """How often the estimate is corrected by a measurement."""
@@ -107,180 +90,46 @@ def shrink(
         >>> shrink(model, 0.5).count_params(), model.count_params()
         (618, 1226)
     """
-    target = _checked_target(target)
-    criterion = check_criterion(criterion, data)
-    _check_choice("scope", scope, SCOPES)
-    _check_choice("normalize", normalize, NORMALIZATIONS)
-    _check_number("min_channels", min_channels)
-    _check_number("round_to", round_to)
-    if not 0 < max_ratio <= 1:
-        raise InvalidArgumentError(f"`max_ratio` must be in (0, 1]. Received: {max_ratio!r}")
     if recalibrate and data is None:
         raise InvalidArgumentError("`recalibrate=True` needs `data`.")
-    shown = sys.stdout.isatty() if verbose == "auto" else bool(verbose)
-    graph = ChannelGraph(model, layer_norm=layer_norm)
-    groups = _select_groups(graph, include, exclude)
-    scores = score_units(graph, groups, criterion, data=data, loss=loss, verbose=shown)
-    ranked = [
-        RankedGroup(group.name, group.units, scores[group.units], group.topology)
-        for group in groups
-    ]
-    order = rank(ranked, scope, normalize)
-    sequence = within_limits(
-        order, ranked, graph.bound_axes(), min_channels=min_channels, max_ratio=max_ratio
+    planner = CutPlanner(
+        model,
+        target,
+        criterion,
+        data=data,
+        loss=loss,
+        limits=Limits(scope, normalize, min_channels, max_ratio, round_to),
+        include=include,
+        exclude=exclude,
+        layer_norm=layer_norm,
+        verbose=is_shown(verbose),
     )
-    makers = [axis.units for group in groups for axis in group.makers]
-    rounding = Rounding(sequence, ranked, makers, round_to)
-
-    def cut(count: int) -> np.ndarray:
-        places = rounding.apply(count)
-        dead = np.zeros(graph.book.labels.count, bool)
-        dead[sequence[:count] if places is None else sequence[places]] = True
-        return dead
-
-    meter = meter_for(target, graph, order)
-    small, dead = _reach(graph, meter, target, cut, len(sequence))
-    remember(small, ShrinkHistory.of(graph, dead), model)
+    small, dead = _reach(planner)
+    remember(small, ShrinkHistory.of(planner.graph, dead), model)
     if recalibrate:
-        recalibrate_batch_norm(small, data, verbose=shown)
+        recalibrate_batch_norm(small, data, verbose=is_shown(verbose))
     return small
 
 
-def _reach(
-    graph: ChannelGraph,
-    meter: Meter,
-    target: Target,
-    cut: Callable[[int], np.ndarray],
-    longest: int,
-) -> tuple[keras.Model, np.ndarray]:
-    """Build the model whose measure is closest to a target."""
-    wanted = target.wanted(meter.total)
-    if wanted >= meter.total:
-        raise InvalidArgumentError(
-            f"The model has {meter.total:,.0f} {meter.unit} already, no more than the "
-            f"{wanted:,.0f} that are to remain."
-        )
-    least = meter.estimate(cut(longest))
-    allowed = max(_TOLERANCE * wanted, meter.grain)
-    if least > wanted + allowed:
-        raise InvalidArgumentError(
-            f"The target is out of reach: of {meter.total:,.0f} {meter.unit}, {wanted:,.0f} are to "
-            f"remain, and within the limits set at least {least:,.0f} do. Ask for less, protect "
-            "fewer layers, or let `max_ratio` and `min_channels` take more."
-        )
+def _reach(planner: CutPlanner) -> tuple[keras.Model, np.ndarray]:
+    """Build the model whose measure is closest to the target."""
+    meter, choice = planner.meter, planner.choose()
     best: tuple[float, keras.Model, np.ndarray] | None = None
     offset, tried = 0.0, set()
     for _ in range(_ROUNDS):
-        aim = wanted - offset
-        count = _closest(lambda n, aim=aim: meter.estimate(cut(n)) - aim, longest)
+        count = choice.closest(planner.wanted - offset)
         if count in tried:
             break
         tried.add(count)
-        dead = cut(count)
-        small = rebuild_narrow(graph, dead)
+        dead = choice.dead(count)
+        small = rebuild_narrow(planner.graph, dead)
         reached = meter.measure(small, dead)
-        _LOGGER.info("%s: %s of %s, %s wanted.", meter.unit, reached, meter.total, wanted)
-        if best is None or abs(reached - wanted) < abs(best[0] - wanted):
+        _LOGGER.info("%s: %s of %s, %s wanted.", meter.unit, reached, meter.total, planner.wanted)
+        if best is None or abs(reached - planner.wanted) < abs(best[0] - planner.wanted):
             best = reached, small, dead
-        if abs(reached - wanted) <= allowed:
+        if abs(reached - planner.wanted) <= planner.allowed:
             break
         offset = reached - meter.estimate(dead)
     reached, small, dead = best
-    if abs(reached - wanted) > allowed:
-        warnings.warn(
-            f"{reached:,.0f} {meter.unit} remain, and {wanted:,.0f} were asked for: whole channels "
-            "and the limits set allow nothing closer.",
-            stacklevel=3,
-        )
+    planner.report(reached, stacklevel=4)
     return small, dead
-
-
-def _closest(excess: Callable[[int], float], longest: int) -> int:
-    """Return the number of units to cut that leaves the least excess, or lack."""
-    low, high = 0, longest
-    while low < high:
-        middle = (low + high) // 2
-        low, high = (low, middle) if excess(middle) <= 0 else (middle + 1, high)
-    return min((low, max(low - 1, 0)), key=lambda count: abs(excess(count)))
-
-
-def _select_groups(
-    graph: ChannelGraph,
-    include: Selector | Iterable[Selector] | None,
-    exclude: Selector | Iterable[Selector] | None,
-) -> list[ChannelGroup]:
-    """Return the groups that may be cut."""
-    included = parse_selectors("include", include)
-    excluded = parse_selectors("exclude", exclude)
-    if not graph.groups:
-        raise InvalidArgumentError(
-            f"There are no channels to cut in {graph.model.name!r}: "
-            + "; ".join(f"{f.channels} of {f.layer}: {f.reason}" for f in graph.frozen[:8])
-        )
-    layers = {call.path: call.operation for call in graph.walk.calls}
-    makers = {axis.owner for axis in graph.axes if axis.makes}
-    unmatched = [
-        f"{name}={selector!r}"
-        for name, selectors in (("include", included), ("exclude", excluded))
-        for selector in selectors or ()
-        if not any(_matches(selector, path, layers) for path in layers)
-    ]
-    if unmatched:
-        raise InvalidArgumentError(
-            f"Nothing in the model matches {', '.join(unmatched)}. A string is a layer's name or "
-            "path; use re.compile(...) to search paths. Layers that make channels: "
-            f"{', '.join(sorted(makers)[:12])}"
-        )
-
-    def is_matched(group: ChannelGroup, selectors: list[Selector]) -> bool:
-        paths = {axis.owner for axis in group.makers}
-        return any(_matches(selector, path, layers) for selector in selectors for path in paths)
-
-    chosen = [
-        group
-        for group in graph.groups
-        if (included is None or is_matched(group, included))
-        and not is_matched(group, excluded or [])
-    ]
-    if not chosen:
-        raise InvalidArgumentError(
-            "Nothing is left to cut: `include` and `exclude` protect every group of channels. "
-            f"Groups: {', '.join(group.name for group in graph.groups[:12])}"
-        )
-    return chosen
-
-
-def _matches(selector: Selector, path: str, layers: dict[str, Any]) -> bool:
-    if isinstance(selector, str):
-        return selector == path or selector == path.rpartition("/")[2]
-    if isinstance(selector, re.Pattern):
-        return selector.search(path) is not None
-    # A part of a layer - one direction of a Bidirectional - goes by the layer itself.
-    layer = next((layers[p] for p in (path, path.rpartition("/")[0]) if p in layers), None)
-    if isinstance(selector, type):
-        return isinstance(layer, selector)
-    return layer is not None and bool(selector(layer))
-
-
-def _checked_target(target: Any) -> Target:
-    if isinstance(target, Target):
-        return target
-    if isinstance(target, bool) or not isinstance(target, int | float | np.number):
-        raise InvalidTypeError(
-            "`target` must be the fraction of channels to keep, such as 0.5, or one of "
-            f"tfprune.targets, such as Flops(0.5). Received: {target!r}"
-        )
-    return Channels(float(target))
-
-
-def _check_choice(name: str, value: Any, known: Iterable[Any]) -> None:
-    if value not in tuple(known):
-        names = ", ".join(map(repr, known))
-        raise InvalidArgumentError(f"`{name}` must be one of {names}. Received: {value!r}")
-
-
-def _check_number(name: str, value: Any) -> None:
-    if isinstance(value, bool) or not isinstance(value, int):
-        raise InvalidTypeError(f"`{name}` must be a whole number. Received: {value!r}")
-    if value < 1:
-        raise InvalidArgumentError(f"`{name}` must be at least 1. Received: {value}")
