@@ -24,6 +24,9 @@ def randomize(model, seed=0):
         else:
             values = 0.3 * rng.normal(size=weight.shape)
         weight.assign(values)
+    for layer in model._flatten_layers():
+        if isinstance(layer, keras.layers.Normalization):
+            layer.finalize_state()  # What it computes with is derived from its weights.
 
 
 def random_cut(graph, share, seed=0):

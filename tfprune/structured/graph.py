@@ -9,7 +9,8 @@ Pruning"); what is new here is that couplings are measured, channel by channel.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -68,6 +69,7 @@ class ChannelGraph:
         self.model = model
         self.layer_norm = layer_norm
         self.walk = walk(model)
+        _check_not_tied(self.walk.calls)
         self.book = Book(layer_norm)
         self.wirings: list[Wiring | None] = [None] * len(self.walk.tensors)
         self._wire_calls()
@@ -109,8 +111,7 @@ class ChannelGraph:
     def to_dict(self) -> dict[str, Any]:
         """Return groups and frozen channels as plain values that JSON can hold."""
         groups = [
-            group.to_dict() | {"parameters": count_parameters(self.axes, group)}
-            for group in self.groups
+            group.to_dict() | {"parameters": count_parameters(group)} for group in self.groups
         ]
         return {"groups": groups, "frozen": [asdict(frozen) for frozen in self.frozen]}
 
@@ -214,6 +215,20 @@ def check_shrinkable(model: Any) -> None:
     if is_pruned(model):
         raise UnsupportedModelError(
             f"{model.name!r} holds pruning masks. Call `tfprune.strip(model)` first."
+        )
+
+
+def _check_not_tied(calls: Sequence[Call]) -> None:
+    """Refuse a model in which layers share a variable: their copies would not."""
+    layers = {id(call.operation): call.operation for call in calls}.values()
+    owned = [{id(v): v for v in getattr(layer, "weights", ())} for layer in layers]
+    uses = Counter(key for variables in owned for key in variables)
+    tied = {v.path for variables in owned for key, v in variables.items() if uses[key] > 1}
+    if tied:
+        raise UnsupportedModelError(
+            f"These weights are shared between layers: {', '.join(sorted(tied))}. Keras copies "
+            "them as separate weights, which would untie them. Call one layer several times "
+            "instead, which shares its weights and is kept."
         )
 
 

@@ -98,19 +98,12 @@ class ChannelGroup:
         return f"{self.name}: {self.channels} channels in {len(self.units)} units\n  {effects}"
 
 
-def count_parameters(axes: Sequence[Axis], group: ChannelGroup) -> int:
-    """Return how many parameters lie on the slices of a group, those shared with others too.
-
-    Args:
-        axes: every axis of the graph.
-        group: the group.
-    """
+def count_parameters(group: ChannelGroup) -> int:
+    """Return how many parameters lie on the slices of a group, those shared with others too."""
     touched: dict[int, np.ndarray] = {}
-    for axis in axes:
-        if id(axis.variable) in {id(own.variable) for own in group.axes}:
-            shape = tuple(axis.variable.shape)
-            mask = touched.setdefault(id(axis.variable), np.zeros(shape, bool))
-            mask[(slice(None),) * axis.axis + (np.isin(axis.units, group.units),)] = True
+    for axis in group.axes:
+        mask = touched.setdefault(id(axis.variable), np.zeros(axis.variable.shape, bool))
+        mask[(slice(None),) * axis.axis + (np.isin(axis.units, group.units),)] = True
     return sum(int(mask.sum()) for mask in touched.values())
 
 

@@ -90,10 +90,16 @@ _LOCAL_OPERATIONS = {
 }
 
 
+def is_kerass(thing: Any) -> bool:
+    """Whether a function, or an object's class, is Keras's own; so is `None`."""
+    origin = thing if hasattr(thing, "__module__") else type(thing)
+    return thing is None or str(origin.__module__).startswith("keras.")
+
+
 def is_local(operation: Any) -> bool:
     """Whether an operation may be probed at a small size: it does the same at every size."""
-    # A user's subclass may do something else.
+    # A user's subclass, or a function of the user's, may do something else.
     if type(operation) in _LOCAL_LAYERS:
-        return True
+        return is_kerass(getattr(operation, "activation", None))
     module = type(operation).__module__
     return type(operation).__name__ in _LOCAL_OPERATIONS.get(module, "").split()

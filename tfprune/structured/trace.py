@@ -14,7 +14,7 @@ import numpy as np
 
 from tfprune.cloning import without_build_configs
 from tfprune.structured.bit_codes import MIXED, NONE, channel_axis, slice_units
-from tfprune.structured.operations import is_local, narrow_operation
+from tfprune.structured.operations import is_kerass, is_local, narrow_operation
 from tfprune.structured.probe import OperationProbe, ProbeError
 from tfprune.structured.walk import Call
 from tfprune.structured.wiring import Book, Change, Count, Wiring
@@ -249,9 +249,11 @@ def _key(call: Call, wirings: Sequence[Any], units: Sequence[Any], size: int | N
     """Return what makes two calls alike; `None` if that cannot be told."""
     arguments = keras.tree.flatten((call.node.arguments.args, call.node.arguments.kwargs))
     plain = [a for a in arguments if not isinstance(a, keras.KerasTensor)]
-    if call.operation_has_weights or not all(
-        isinstance(a, str | int | float | bool | None) for a in plain
-    ):
+    # What a function of the user's does, its name and code do not tell: it may have a closure.
+    function = getattr(call.operation, "activation", getattr(call.operation, "function", None))
+    if call.operation_has_weights or not (is_kerass(call.operation) and is_kerass(function)):
+        return None
+    if not all(isinstance(a, str | int | float | bool | None) for a in plain):
         return None
     try:
         config = dict(call.operation.get_config())

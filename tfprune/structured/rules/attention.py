@@ -34,7 +34,7 @@ def multi_head_attention(site: Site, book: Book) -> list[Wiring | None]:
     kernel = layer.output_dense.kernel
     book.claim(kernel, 0, heads, site.path, reads=True)
     book.claim(kernel, 1, value_width, site.path, reads=True)
-    scores = [_scores(shape, heads) for shape in site.output_shapes[1:]]
+    scores = _scores(site, heads, book)
     single = len(kernel.shape) == 3
     made = book.made(kernel, 2) if single else None
     if single:
@@ -92,8 +92,8 @@ def group_query_attention(site: Site, book: Book) -> list[Wiring | None]:
         }
 
     book.changes[id(layer)] = change
-    scores = [_scores(shape, heads) for shape in site.output_shapes[1:]]
-    return [Wiring(len(site.output_shapes[0]) - 1, made), *scores]
+    last = len(site.output_shapes[0]) - 1
+    return [Wiring(last, made), *_scores(site, heads, book)]
 
 
 def _arguments(site: Site, book: Book) -> list[np.ndarray]:
@@ -130,6 +130,11 @@ def _scale_queries(dense: keras.layers.EinsumDense, width: np.ndarray, book: Boo
             book.weights[id(variable)].scale = lambda count: (count(width) / size) ** 0.5
 
 
-def _scores(shape: Any, heads: np.ndarray) -> Wiring:
-    """Return the wiring of attention scores `(batch, heads, queries, keys)`."""
-    return Wiring(1, heads)
+def _scores(site: Site, heads: np.ndarray, book: Book) -> list[Wiring | None]:
+    """Return the wiring of attention scores, if the layer returns them."""
+    shapes = site.output_shapes[1:]
+    if any(len(shape) != 4 for shape in shapes):
+        book.labels.freeze(heads, f"{site.path} returns scores over several axes")
+        return [None for _ in shapes]
+    # (batch, heads, queries, keys)
+    return [Wiring(1, heads) for _ in shapes]
