@@ -78,6 +78,8 @@ class OperationProbe:
     ) -> bool:
         """Whether the operation computes the same when channels are taken away.
 
+        Without anything to try, it is not believed.
+
         Args:
             kept_inputs: for each try and each input the channels that stay, a boolean array.
             kept_outputs: for each try and each output its axis and the channels that stay.
@@ -102,7 +104,7 @@ class OperationProbe:
                 wanted = before if keep is None else np.compress(keep[1], before, axis=keep[0])
                 if not _is_close(wanted, after):
                     return False
-        return True
+        return bool(kept_inputs)
 
     def selects(self, axis: int) -> list[tuple[int, np.ndarray]] | None:
         """Return the slots of the only input that each output is made of, if it is just that.
@@ -119,6 +121,8 @@ class OperationProbe:
         inputs = _values(self._random, shape, dtype, 2)
         found = []
         for code, output in zip(codes, self._run([inputs]), strict=True):
+            if code.ndim != len(shape):
+                return None
             rows = np.moveaxis(code, axis - 1, 0).reshape(code.shape[axis - 1], -1)
             indices = rows[:, 0]
             if (rows != indices[:, None]).any() or (indices < 0).any():
@@ -142,9 +146,9 @@ class OperationProbe:
             codes = [read_codes(part) for part in changed]
             if _is_clear(changed, codes, len(names)):
                 break
-        # The codes are numbers of names: NONE and MIXED stay what they are.
+        # From the end, NONE and MIXED are places of themselves.
         lookup = np.append(names, [MIXED, NONE])
-        return [lookup[code] for code in codes]
+        return [lookup[np.where(code < len(names), code, MIXED)] for code in codes]
 
     def _changed(self, index: int, table: np.ndarray, change: Any) -> list[np.ndarray]:
         """Return which elements of each output follow each change of an input's channels."""

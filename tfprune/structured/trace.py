@@ -22,7 +22,8 @@ from tfprune.structured.wiring import Book, Change, Count, Wiring
 _SMALL = (3, 8)
 """Sizes to probe local operations at, one after the other, before the model's own."""
 
-_DEAD_SHARE = 0.4
+_DEAD_SHARES = (0.4, 0.2)
+"""Shares of the channels to take away in a test, beside the first and the last one alone."""
 
 
 class Tracer:
@@ -181,6 +182,8 @@ class Tracer:
         self, call: Call, probe: OperationProbe, wirings: Sequence[Any], outputs: Sequence[Any]
     ) -> bool:
         """Guess which axes of a layer's weights hold channels; claim them if a test agrees."""
+        if outputs[0] is None:
+            return False
         layer, ids = call.operation, outputs[0].ids
         tries = self._tries(wirings, outputs)
         axes = [
@@ -222,7 +225,7 @@ class Tracer:
         every = np.unique(np.concatenate([r for r in [*inputs, *results] if r is not None]))
         free = every[~labels.is_frozen(every)]
         random = np.random.default_rng(0)
-        sets = [free[random.random(len(free)) < _DEAD_SHARE]]
+        sets = [free[random.random(len(free)) < share] for share in _DEAD_SHARES]
         for roots in (inputs[0], results[0]):
             if roots is not None and np.isin(roots, free).any():
                 sets += [roots[np.isin(roots, free)][[0]], roots[np.isin(roots, free)][[-1]]]
@@ -231,8 +234,8 @@ class Tracer:
             kept = [None if r is None else ~np.isin(r, dead) for r in [*inputs, *results]]
             if len(dead) and all(k is None or k.any() for k in kept):
                 ends = [
-                    None if w is None else (w.axis, k)
-                    for w, k in zip(outputs, kept[len(inputs) :], strict=True)
+                    None if wiring is None else (wiring.axis, k)
+                    for wiring, k in zip(outputs, kept[len(inputs) :], strict=True)
                 ]
                 tries.append((kept[: len(inputs)], ends))
         return tries
