@@ -100,3 +100,10 @@ Exclude = Annotated[
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document to stdout.")]
 Force = Annotated[bool, typer.Option("--force", help="Replace an existing file.")]
+LayerNorm = Annotated[
+    bool,
+    typer.Option(
+        "--allow-layer-norm",
+        help="Also cut channels that a LayerNormalization computes over; its statistics change.",
+    ),
+]

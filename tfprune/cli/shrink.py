@@ -1,4 +1,4 @@
-"""`tfprune shrink`, and what `tfprune inspect --channels` shows: channels, and what may go."""
+"""`tfprune shrink`: channels, units and heads really removed, and compared."""
 
 from __future__ import annotations
 
@@ -17,20 +17,21 @@ from tfprune.cli.console import (
     start_tensorflow,
 )
 from tfprune.cli.files import check_model_path, check_output, load_model, save_model
-from tfprune.cli.options import Criterion, Exclude, Force, Include, Json, ModelPath, selectors
+from tfprune.cli.options import (
+    Criterion,
+    Exclude,
+    Force,
+    Include,
+    Json,
+    LayerNorm,
+    ModelPath,
+    selectors,
+)
 from tfprune.errors import TfpruneError
 from tfprune.targets import Channels, Target
 
 if TYPE_CHECKING:
     import keras
-
-LayerNorm = Annotated[
-    bool,
-    typer.Option(
-        "--allow-layer-norm",
-        help="Also cut channels that a LayerNormalization computes over; its statistics change.",
-    ),
-]
 
 
 def shrink(
@@ -143,22 +144,6 @@ def parse_target(text: str) -> Target:
             f"an amount, such as flops=0.5. Received: {text}."
         )
     return kind(int(number) if number >= 1 and number.is_integer() else number)
-
-
-def inspect_channels(model: Path, layer_norm: str, as_json: bool) -> None:
-    """Print the groups of channels of a model file, and what is frozen."""
-    with results_only():
-        start_tensorflow()
-        with progress_console.status(f"Reading {model.name}"):
-            from tfprune.structured import ChannelGraph
-
-            graph = ChannelGraph(load_model(model), layer_norm=layer_norm)
-    if as_json:
-        print_json({"model": str(model), "channels": graph.to_dict()})
-        return
-    from tfprune.cli.tables import channel_table
-
-    print_result(channel_table(graph))
 
 
 def _sizes(model: keras.Model) -> dict[str, int | None]:
