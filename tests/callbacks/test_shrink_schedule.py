@@ -1,7 +1,10 @@
+import warnings
+
 import keras
 import numpy as np
 import pytest
 
+import tfprune
 from tests.structured.channel_zoo import transformer
 from tests.structured.cuts import randomize
 from tfprune.callbacks import ShrinkSchedule
@@ -42,6 +45,19 @@ def test_channels_are_masked_step_by_step_and_cut_to_the_same_model(net, data):
     # Held in every step, not only at the end: momenta would have moved them.
     head = net.layers[-2].kernel.numpy()
     assert (np.abs(head).sum(axis=1) == 0).sum() == 8
+
+
+def test_widths_stay_rounded_while_they_shrink(net, data):
+    net.compile("adam", "mse")
+    target = tfprune.targets.Parameters(0.4)
+    shrink = ShrinkSchedule(target, round_to=4, scope="global", end_epoch=2)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # So few widths miss the target.
+        history = net.fit(*data, epochs=3, callbacks=[shrink], verbose=0).history
+        small = shrink.shrunk()
+    assert history["parameters"] == sorted(history["parameters"], reverse=True)
+    assert history["parameters"][-1] == small.count_params()
+    assert small.get_layer("stem").filters % 4 == 0
 
 
 def test_masks_hold_with_averages_and_several_steps_at_a_time(net, data):

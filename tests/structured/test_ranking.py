@@ -55,7 +55,14 @@ def test_widths_are_rounded_to_the_nearest_multiple_or_left_whole(count, kept):
     groups = [group("a", 0, range(20))]
     sequence = np.arange(19)
     rounding = Rounding(sequence, groups, [np.arange(20)], 8)
-    assert 20 - len(rounding.apply(count)) == kept
+    assert rounding.widths(count) == (kept,)
+    assert 20 - len(rounding.places((kept,))) == kept
+
+
+def test_rounded_widths_are_changed_by_a_step_at_a_time():
+    groups = [group("a", 0, range(24)), group("b", 24, range(20))]
+    rounding = Rounding(np.arange(43), groups, [np.arange(24), np.arange(24, 44)], 8)
+    assert list(rounding.neighbours((16, 20))) == [(8, 20), (24, 20), (16, 16)]
 
 
 def test_a_width_below_the_multiple_is_refused_by_name():

@@ -124,8 +124,8 @@ class ShrinkSchedule(keras.callbacks.Callback):
         done = min((epoch - self._begin + 1) / (self._end - self._begin + 1), 1.0)
         total, wanted = self._planner.meter.total, self._planner.wanted
         choice = self._planner.choose(gone=self._dead)
-        dead = choice.dead(choice.closest(total - done * (total - wanted)))
-        # Rounding may give a channel back, which has lost its readers by now.
+        dead = choice.cut(total - done * (total - wanted), self._planner.allowed)
+        # The nearest number of channels may be one less, whose readers are lost by now.
         self._dead |= dead
         self._mask.set(self._dead)
 

@@ -34,6 +34,9 @@ from tfprune.targets import Channels, Target
 _TOLERANCE = 0.01
 """A target is reached if the result is this close to it."""
 
+_STEPS = 8
+"""How many single widths are changed to come closer to a target after rounding."""
+
 
 @dataclass(frozen=True)
 class Limits:
@@ -67,35 +70,76 @@ class Choice:
         rounding: keeps widths at multiples.
         size: number of ids in the graph.
         meter: says what a cut leaves.
+        gone: units that have gone already, a boolean array over all ids.
     """
 
-    def __init__(self, sequence: np.ndarray, rounding: Rounding, size: int, meter: Meter) -> None:
+    def __init__(
+        self,
+        sequence: np.ndarray,
+        rounding: Rounding,
+        size: int,
+        meter: Meter,
+        gone: np.ndarray | None = None,
+    ) -> None:
         self._sequence, self._rounding = sequence, rounding
         self._size, self._meter = size, meter
+        self._gone = np.zeros(size, bool) if gone is None else gone
 
     @property
     def longest(self) -> int:
         """How many units may go."""
         return len(self._sequence)
 
-    def dead(self, count: int) -> np.ndarray:
-        """Return which units go, a boolean array over all ids, if about `count` are to."""
-        places = self._rounding.apply(count)
-        dead = np.zeros(self._size, bool)
-        dead[self._sequence[:count] if places is None else self._sequence[places]] = True
-        return dead
+    def least(self) -> float:
+        """Return what the largest cut leaves."""
+        return self._excess(self.longest, 0.0)
 
-    def closest(self, wanted: float) -> int:
-        """Return the count that leaves about the wanted amount."""
+    def cut(self, wanted: float, allowed: float) -> np.ndarray:
+        """Return the units to cut for about the wanted amount to be left.
 
-        def excess(count: int) -> float:
-            return self._meter.estimate(self.dead(count)) - wanted
+        Args:
+            wanted: the amount.
+            allowed: how far the result may be off.
 
+        Returns:
+            A boolean array over all ids, true for what goes.
+        """
         low, high = 0, self.longest
         while low < high:
             middle = (low + high) // 2
-            low, high = (low, middle) if excess(middle) <= 0 else (middle + 1, high)
-        return min((low, max(low - 1, 0)), key=lambda count: abs(excess(count)))
+            low, high = (low, middle) if self._excess(middle, wanted) <= 0 else (middle + 1, high)
+        nearest = (low, max(low - 1, 0))
+        count = min(nearest, key=lambda count: abs(self._excess(count, wanted)))
+        return self._rounded(count, wanted, allowed)
+
+    def _rounded(self, count: int, wanted: float, allowed: float) -> np.ndarray:
+        """Round the widths, and then change single ones by a step while that leads closer."""
+        widths = self._rounding.widths(count)
+        if widths is None:
+            return self._dead(np.arange(count))
+
+        def miss(widths: tuple[int, ...]) -> float:
+            dead = self._dead(self._rounding.places(widths))
+            # What has gone does not come back for the sake of a target.
+            is_back = (self._gone & ~dead).any()
+            return np.inf if is_back else abs(self._meter.estimate(dead) - wanted)
+
+        for _ in range(_STEPS):
+            best = min(self._rounding.neighbours(widths), key=miss, default=widths)
+            if miss(widths) <= allowed or miss(best) >= miss(widths):
+                break
+            widths = best
+        return self._dead(self._rounding.places(widths))
+
+    def _excess(self, count: int, wanted: float) -> float:
+        widths = self._rounding.widths(count)
+        places = np.arange(count) if widths is None else self._rounding.places(widths)
+        return self._meter.estimate(self._dead(places)) - wanted
+
+    def _dead(self, places: np.ndarray) -> np.ndarray:
+        dead = np.zeros(self._size, bool)
+        dead[self._sequence[places]] = True
+        return dead
 
 
 class CutPlanner:
@@ -172,8 +216,8 @@ class CutPlanner:
             max_ratio=limits.max_ratio,
         )
         rounding = self._rounding(sequence, ranked)
-        choice = Choice(sequence, rounding, self.graph.size, self.meter)
-        least = self.meter.estimate(choice.dead(choice.longest))
+        choice = Choice(sequence, rounding, self.graph.size, self.meter, gone)
+        least = choice.least()
         if least > self.wanted + self.allowed:
             raise InvalidArgumentError(
                 f"The target is out of reach: of {self.meter.total:,.0f} {self.meter.unit}, "

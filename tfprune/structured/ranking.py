@@ -7,7 +7,7 @@ by the sequence as a whole, and so by each beginning of it.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -182,19 +182,37 @@ class Rounding:
                 f"these alone with `exclude={names!r}`, or pass a smaller number."
             )
 
-    def apply(self, count: int) -> np.ndarray | None:
-        """Return which places of the sequence go if about its first `count` are to go.
+    def widths(self, count: int) -> tuple[int, ...] | None:
+        """Return how many units of each class stay if about the first `count` are to go.
 
         Returns:
-            Integer array; `None` if nothing has to be rounded.
+            For each class the nearest number that fits; `None` if nothing has to be rounded.
         """
         if not self._classes:
             return None
-        gone = []
-        for places, size, step in self._classes:
-            wanted = size - int(np.searchsorted(places, count))
-            # Multiples that can be reached, and all of them: what nothing was cut of always fits.
-            fitting = [n for n in range(step, size, step) if size - n <= len(places)] + [size]
-            kept = min(fitting, key=lambda n: (abs(n - wanted), -n))
-            gone.append(places[: size - kept])
+        wanted = [size - int(np.searchsorted(places, count)) for places, size, _ in self._classes]
+        return tuple(
+            min(self._fitting(index), key=lambda n, w=width: (abs(n - w), -n))
+            for index, width in enumerate(wanted)
+        )
+
+    def neighbours(self, widths: tuple[int, ...]) -> Iterator[tuple[int, ...]]:
+        """Yield the widths that differ by one step in one class."""
+        for index, width in enumerate(widths):
+            fitting = self._fitting(index)
+            place = fitting.index(width)
+            for other in fitting[max(place - 1, 0) : place] + fitting[place + 1 : place + 2]:
+                yield (*widths[:index], other, *widths[index + 1 :])
+
+    def places(self, widths: tuple[int, ...]) -> np.ndarray:
+        """Return which places of the sequence go for the classes to have some widths."""
+        gone = [
+            places[: size - width]
+            for (places, size, _), width in zip(self._classes, widths, strict=True)
+        ]
         return np.concatenate(gone)
+
+    def _fitting(self, index: int) -> list[int]:
+        """Return the widths that a class can have: what nothing was cut of always fits."""
+        places, size, step = self._classes[index]
+        return [n for n in range(step, size, step) if size - n <= len(places)] + [size]

@@ -117,11 +117,10 @@ def _reach(planner: CutPlanner) -> tuple[keras.Model, np.ndarray]:
     best: tuple[float, keras.Model, np.ndarray] | None = None
     offset, tried = 0.0, set()
     for _ in range(_ROUNDS):
-        count = choice.closest(planner.wanted - offset)
-        if count in tried:
+        dead = choice.cut(planner.wanted - offset, planner.allowed)
+        if dead.tobytes() in tried:
             break
-        tried.add(count)
-        dead = choice.dead(count)
+        tried.add(dead.tobytes())
         small = rebuild_narrow(planner.graph, dead)
         reached = meter.measure(small, dead)
         _LOGGER.info("%s: %s of %s, %s wanted.", meter.unit, reached, meter.total, planner.wanted)
