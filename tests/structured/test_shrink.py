@@ -151,6 +151,8 @@ def test_a_shrunk_model_is_saved_trained_exported_and_shrunk_again(net, batch, t
     small = tfprune.shrink(net, 0.5)
     assert [layer.name for layer in small.layers] == [layer.name for layer in net.layers]
     assert not small.get_layer("body").trainable
+    configs = [model.get_layer("stem").get_config() for model in (net, small)]
+    assert configs[1] == configs[0] | {"filters": 16}
     small.save(tmp_path / "small.keras")
     loaded = keras.models.load_model(tmp_path / "small.keras")
     np.testing.assert_array_equal(loaded(batch[0]), small(batch[0]))

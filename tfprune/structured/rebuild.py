@@ -87,9 +87,12 @@ class _Rebuild:
         self._kept = Kept(graph, dead)
         self._copier = LayerCopier()
         self._new: dict[Any, Any] = {}
+        self._initializers: list[tuple[keras.layers.Layer, str, Any]] = []
 
     def run(self) -> keras.Model:
         model = self._model(self._graph.model)
+        for layer, name, own in self._initializers:
+            setattr(layer, name, own)
         self._copier.transfer_state(self._kept.values)
         return model
 
@@ -161,7 +164,17 @@ class _Rebuild:
             return copy_operation(operation)
         change = self._graph.book.changes.get(id(operation))
         narrow = None if change is None else lambda config: change(config, self._kept.count)
-        return self._copier.copy(operation, narrow)
+        layer = self._copier.copy(operation, narrow)
+        if layer is not operation:
+            self._put_initializers_off(layer)
+        return layer
+
+    def _put_initializers_off(self, layer: keras.layers.Layer) -> None:
+        """Have a layer built with zeros: random values take long, and are replaced anyway."""
+        for name, own in list(vars(layer).items()):
+            if name.endswith("_initializer") and not name.startswith("_"):
+                self._initializers.append((layer, name, own))
+                setattr(layer, name, keras.initializers.Zeros())
 
     def _input(self, model: keras.Model, tensor: keras.KerasTensor) -> keras.layers.InputLayer:
         old = tensor._keras_history.operation
