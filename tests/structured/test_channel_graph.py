@@ -91,6 +91,17 @@ def test_a_misplaced_slice_is_noticed_in_any_weight():
     assert verify(model, small, history).difference < 2e-5
 
 
+def test_models_that_are_not_of_one_kind_are_not_compared():
+    model = residual_conv()
+    small, history, _ = cut(model)
+    other = keras.Sequential([keras.Input((8, 8, 3)), layers.Conv2D(8, 3, name="stem")])
+    with pytest.raises(InvalidArgumentError, match="has no 'norm', so it was not made from"):
+        verify(model, other, history)
+    with pytest.raises(InvalidArgumentError, match="do not take the same inputs"):
+        verify(model, keras.Sequential([keras.Input((4,)), layers.Dense(2)]), history)
+    assert "tensors compared" in str(verify(model, small, history))
+
+
 def test_a_subclassed_model_is_refused_with_a_way_out():
     class Own(keras.Model):
         def __init__(self):
