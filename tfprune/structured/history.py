@@ -48,9 +48,9 @@ class ShrinkHistory:
 
     Example:
         >>> import tfprune
-        >>> layers = [keras.layers.Dense(4, name="a"), keras.layers.Dense(2, name="b")]
+        >>> layers = [keras.layers.Dense(4, name="a"), keras.layers.Dense(2, "relu", name="b")]
         >>> model = keras.Sequential([keras.Input((3,)), *layers])
-        >>> model.layers[0].set_weights([np.eye(3, 4), np.zeros(4)])
+        >>> model.set_weights([np.eye(3, 4), np.zeros(4), np.ones((4, 2)), np.zeros(2)])
         >>> history = history_of(tfprune.shrink(model, 0.75))
         >>> print(history)
         a/kernel:1: 4 -> 3 without 3
