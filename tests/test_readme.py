@@ -22,7 +22,7 @@ def test_every_python_block_runs(block, tmp_path, monkeypatch):
 
 
 def test_the_shell_commands_run_one_after_the_other(dense_net, tmp_path):
-    assert len(COMMANDS) == 6
+    assert len(COMMANDS) == 8
     dense_net.save(tmp_path / "model.keras")
     for command in COMMANDS:
         arguments = command.split()[1:]
