@@ -13,9 +13,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from tfprune.export.sparse_runtime.clusters import Cluster, find_clusters
+from tfprune.export.sparse_runtime.clusters import Cluster, find_active, find_clusters
 from tfprune.export.sparse_runtime.graph import Graph, read_graph
-from tfprune.export.sparse_runtime.rules import MIN_SPARSITY, Role, judge
+from tfprune.export.sparse_runtime.rules import MIN_SPARSITY, Role, Verdict, judge
 from tfprune.text_table import align_columns
 
 
@@ -143,7 +143,11 @@ def check_file(path: str | os.PathLike) -> SparseRuntimeReport:
     Raises:
         ArtifactError: the file is missing, damaged, or no TFLite model.
     """
-    graph = read_graph(path)
+    return check_graph(read_graph(path), os.fspath(Path(path)))
+
+
+def check_graph(graph: Graph, file: str) -> SparseRuntimeReport:
+    """Judge a graph; `file` is what the report calls it."""
     verdicts = [judge(graph, op) for op in graph.operators]
     clusters = find_clusters(graph, verdicts)
     sparse = {
@@ -165,16 +169,16 @@ def check_file(path: str | os.PathLike) -> SparseRuntimeReport:
         if op.name not in ("DENSIFY", "DEQUANTIZE") or graph.constant(op.inputs[0]) is None
     )
     return SparseRuntimeReport(
-        os.fspath(Path(path)), operators, tuple(clusters), tuple(_traps(graph, clusters))
+        file, operators, tuple(clusters), tuple(_traps(graph, verdicts, clusters))
     )
 
 
-def _traps(graph: Graph, clusters: list[Cluster]) -> list[str]:
+def _traps(graph: Graph, verdicts: list[Verdict], clusters: list[Cluster]) -> list[str]:
     """Return what is known to break sparse-encoded files."""
     if not any(tensor.sparse for tensor in graph.tensors):
         return []
     found = []
-    for cluster in clusters:
+    for cluster in (*clusters, *find_active(graph, verdicts)):
         if cluster.leaks and cluster.pointwise:
             found.append(
                 "sparse-encoded, and a cluster ends elsewhere than at a mean over space or "
@@ -197,4 +201,4 @@ def _traps(graph: Graph, clusters: list[Cluster]) -> list[str]:
                 f"#{op.index} {op.name} has sparse int8 weights: LiteRT refuses to load it. Leave "
                 "its weights dense."
             )
-    return found
+    return list(dict.fromkeys(found))

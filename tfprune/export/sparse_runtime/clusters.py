@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from tfprune.export.sparse_runtime.delegation import splits, undelegated_before
 from tfprune.export.sparse_runtime.graph import Graph, Operator
 from tfprune.export.sparse_runtime.rules import (
     MIN_SPARSITY,
@@ -24,8 +25,8 @@ class Cluster:
         weights: all values in the filters of those.
         encoded: whether there are weights in the sparse encoding, anywhere in the file: that is
             what makes the runtime look for zeros, in filters that are stored dense as well.
-        leaks: how it ends elsewhere than at a mean over space or at DEPTH_TO_SPACE, in words. Such
-            a cluster may compute garbage in sparse mode.
+        leaks: how it ends elsewhere than at a mean over space or at DEPTH_TO_SPACE, or is handed
+            to XNNPACK in pieces, in words. Such a cluster may compute garbage in sparse mode.
         strangers: what else keeps it from switching to sparse mode, in words.
         neighbors: the operators outside that those are about.
     """
@@ -73,7 +74,35 @@ def find_clusters(graph: Graph, verdicts: list[Verdict]) -> list[Cluster]:
                 for index in joined:
                     members[index] = joined
     unique = {min(cluster): cluster for cluster in members.values()}
-    return [_cluster(graph, sorted(unique[first]), verdicts) for first in sorted(unique)]
+    before = undelegated_before(graph)
+    return [_cluster(graph, sorted(unique[first]), verdicts, before) for first in sorted(unique)]
+
+
+def find_active(graph: Graph, verdicts: list[Verdict]) -> list[Cluster]:
+    """Return the clusters that XNNPACK may switch to sparse mode, by the most careful reading.
+
+    Recent versions make a matrix product of a 1x1 convolution, whatever its dilation, and take
+    matrix products of maps for members. What reads anything but a cluster is none, and neither
+    is what reads that: XNNPACK leaves those alone.
+    """
+    active = list(verdicts)
+    for op in graph.operators:
+        if _is_product_of_maps(graph, op):
+            active[op.index] = Verdict(Role.INSIDE)
+        if not is_member(active[op.index]) or _starts(graph, op, active):
+            continue
+        producers = [graph.producers.get(tensor) for tensor in graph.activations(op)]
+        if any(producer is None or not is_member(active[producer.index]) for producer in producers):
+            active[op.index] = Verdict(Role.OUTSIDE, "reads channels-last data")
+    return find_clusters(graph, active)
+
+
+def _is_product_of_maps(graph: Graph, op: Operator) -> bool:
+    if op.name == "FULLY_CONNECTED":
+        return len(graph.tensors[op.inputs[0]].shape) == 4 and (
+            graph.constant(op.inputs[1]) is not None
+        )
+    return op.name == "CONV_2D" and is_pointwise(graph, op)
 
 
 def is_member(verdict: Verdict) -> bool:
@@ -89,12 +118,15 @@ def _starts(graph: Graph, op: Operator, verdicts: list[Verdict]) -> bool:
     return op.name == "PAD" or producer is None or producer.name != "PAD"
 
 
-def _cluster(graph: Graph, indices: list[int], verdicts: list[Verdict]) -> Cluster:
+def _cluster(
+    graph: Graph, indices: list[int], verdicts: list[Verdict], before: list[frozenset[int]]
+) -> Cluster:
     own = set(indices)
     operators = [graph.operators[index] for index in indices]
-    pointwise = [op for op in operators if is_pointwise(graph, op)]
+    pointwise = [op for op in operators if is_pointwise(graph, op) or op.name == "FULLY_CONNECTED"]
     counts = [graph.zeros(op.inputs[1]) for op in pointwise]
     leaks = [leak for op in operators for leak in _leaks(graph, op, verdicts[op.index], own)]
+    leaks += [(words, splitter) for words, splitter in splits(graph, indices, before)]
     strangers = [other for op in operators for other in _strangers(graph, op, verdicts, own)]
     neighbors = {index for _, index in (*leaks, *strangers) if index is not None}
     return Cluster(

@@ -110,12 +110,21 @@ def read_graph(path: str | os.PathLike) -> Graph:
     Raises:
         ArtifactError: there is no such file, or it is not a TFLite model.
     """
-    from ai_edge_litert import schema_py_generated as schema
-
     try:
         content = Path(path).read_bytes()
     except OSError as error:
         raise ArtifactError(f"Cannot read {path}: {error}") from error
+    return parse_graph(content, path)
+
+
+def parse_graph(content: bytes, path: str | os.PathLike = "the file") -> Graph:
+    """Read the main subgraph of the bytes of a `.tflite` file.
+
+    Raises:
+        ArtifactError: they are not a TFLite model, or damaged.
+    """
+    from ai_edge_litert import schema_py_generated as schema
+
     if content[4:8] != b"TFL3":
         raise ArtifactError(f"{path} is not a TFLite model: bytes 4 to 8 are not 'TFL3'.")
     try:

@@ -21,7 +21,7 @@ from tfprune.export.sparse_runtime.graph import Graph, Operator
 MIN_SPARSITY = 2 / 3
 """More zeros than this, over all 1x1 filters of a cluster together, switch the mode on."""
 
-_UNARY = {
+UNARY = {
     "ABS", "CEIL", "ELU", "EXP", "FLOOR", "GELU", "HARD_SWISH", "LEAKY_RELU", "LOG",
     "LOGISTIC", "NEG", "RELU", "RELU6", "RELU_N1_TO_1", "ROUND", "RSQRT", "SQRT", "SQUARE", "TANH",
 }  # fmt: skip
@@ -80,7 +80,10 @@ def padded_convolution(graph: Graph, op: Operator) -> Operator | None:
 
 
 def padding(graph: Graph, op: Operator) -> tuple[tuple[int, int], tuple[int, int]]:
-    """Return the zeros before and after, over height and over width, of a convolution."""
+    """Return the zeros before and after, over height and over width, of a convolution.
+
+    Of "same" padding with a stride these may be even, but XNNPACK does not look: see `_is_even`.
+    """
     producer = graph.producers.get(op.inputs[0])
     if op.options["padding"] == _VALID:
         if producer is None or producer.name != "PAD" or padded_convolution(graph, producer) != op:
@@ -97,6 +100,18 @@ def padding(graph: Graph, op: Operator) -> tuple[tuple[int, int], tuple[int, int
             strict=True,
         )
     )
+
+
+def _is_even(op: Operator, pads: tuple[tuple[int, int], tuple[int, int]], half: int) -> bool:
+    """Whether XNNPACK sees so many zeros on every side.
+
+    It writes out "same" padding only where no stride makes it depend on the size.
+    """
+    unseen = op.options["padding"] == _SAME and (op.options["strideH"], op.options["strideW"]) != (
+        1,
+        1,
+    )
+    return pads == ((half, half), (half, half)) and not unseen
 
 
 def is_pointwise(graph: Graph, op: Operator) -> bool:
@@ -129,7 +144,7 @@ def _judge_convolution(graph: Graph, op: Operator) -> Verdict:
             "only 1x1 filters run sparse, and a cluster starts at a 3x3 stride-2 stem for 3",
             "rewrite it as depthwise and 1x1 convolutions",
         )
-    if pads != ((1, 1), (1, 1)):
+    if not _is_even(op, pads, 1):
         return Verdict(
             Role.OUTSIDE,
             f"the stem is padded {_described(pads)}; the sparse mode wants 1 on every side",
@@ -154,7 +169,7 @@ def _judge_depthwise(graph: Graph, op: Operator) -> Verdict:
             f"{described}: the sparse mode has 3x3 and 5x5, of stride 1 or 2, not dilated, with "
             "one output per channel",
         )
-    if pads != ((half, half), (half, half)):
+    if not _is_even(op, pads, half):
         return Verdict(
             Role.OUTSIDE,
             f"{described}; the sparse mode wants {half} on every side",
@@ -219,7 +234,7 @@ def _described(pads: tuple[tuple[int, int], tuple[int, int]]) -> str:
 
 _INSIDE = Verdict(Role.INSIDE)
 _JUDGES: dict[str, Callable[[Graph, Operator], Verdict]] = {
-    **dict.fromkeys(_UNARY, _judge_unary),
+    **dict.fromkeys(UNARY, _judge_unary),
     "ADD": _judge_binary,
     "CONV_2D": _judge_convolution,
     "DEPTHWISE_CONV_2D": _judge_depthwise,
