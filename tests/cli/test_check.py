@@ -67,6 +67,23 @@ def test_a_keras_file_is_checked_as_it_would_be_exported(run, build, tmp_path):
     assert "runs sparse: 2 of its 1x1 convolutions" in result.stdout
 
 
+def test_a_file_that_is_a_trap_is_fixed(run, build, write, tmp_path):
+    path = write(build(ordinary_convolution=True))
+    before = path.read_bytes()
+    result = run("check", path, "--fix", tmp_path / "fixed.tflite", "--json")
+    assert result.exit_code == 0, result.stderr
+    assert not json.loads(result.stdout)["traps"]
+    assert path.read_bytes() == before
+    assert run("check", tmp_path / "fixed.tflite").exit_code == 0
+
+
+def test_only_tflite_files_are_fixed(run, build, tmp_path):
+    build(ordinary_convolution=False).save(tmp_path / "net.keras")
+    result = run("check", tmp_path / "net.keras", "--fix", tmp_path / "fixed.tflite")
+    assert result.exit_code == 2
+    assert "only .tflite files can be fixed" in result.stderr
+
+
 def test_a_file_that_is_no_model(run, tmp_path):
     (tmp_path / "net.tflite").write_bytes(b"nothing of the kind")
     result = run("check", tmp_path / "net.tflite")

@@ -233,6 +233,17 @@ def check(
             help="The same, on these: no-avx, arm64, wasm, with commas between them, or all.",
         ),
     ] = None,
+    fix: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="OUT.tflite",
+            help="Rewrite a TFLite file so that it runs sparse and computes the same, to this.",
+        ),
+    ] = None,
+    costs: Annotated[
+        Path | None,
+        typer.Option(metavar="COSTS.json", help="Predict with these, of `bench`, when fixing."),
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Say whether phones and browsers run it in sparse mode, and what is in the way.
@@ -243,6 +254,9 @@ def check(
 
     runtimes = runtimes_named(runtime or "auto") if run or runtime else None
     shape = None if input_shape is None else sizes(input_shape)
+    if fix is not None:
+        _fix(path, fix, costs)
+        path = fix
     if path.suffix == ".tflite":
         with progress_console.status(f"Checking {path.name}"), native_chatter_dropped():
             report, crossed = check_path(path, shape, runtimes)
@@ -258,6 +272,36 @@ def check(
         print_result(str(report), *([f"\n{crossed}"] if crossed else []))
     if report.traps or (crossed and not crossed.is_same):
         raise typer.Exit(VERIFICATION_FAILURE)
+
+
+@app.command()
+def bench(
+    *,
+    fit_cost_model: Annotated[
+        str,
+        typer.Option(
+            metavar="RUNTIME",
+            help="Fit what `check --fix` predicts with: wasm, arm64, no-avx or native.",
+        ),
+    ],
+    output: Annotated[
+        Path, typer.Option("--output", "-o", metavar="COSTS.json", help="The file to write.")
+    ] = Path("costs.json"),
+    as_json: Json = False,
+) -> None:
+    """Measure a runtime of this machine, for files that are compiled for it."""
+    from dataclasses import asdict
+
+    from tfprune.cli.bench import fit_cost_model as fit
+
+    with progress_console.status(f"Timing {fit_cost_model}"), native_chatter_dropped():
+        costs = fit(fit_cost_model)
+    costs.write(output)
+    if as_json:
+        print_json(asdict(costs))
+    else:
+        units = "\n".join(f"{unit:20} {cost:10.4f} ns" for unit, cost in asdict(costs).items())
+        print_result(f"{units}\n\nwritten to {output}; pass it to `tfprune check --fix`")
 
 
 @app.command(name="setup-runtime")
@@ -288,6 +332,18 @@ def setup_runtime(
         from tfprune.cli.tables import runtime_list
 
         print_result(runtime_list(runtimes))
+
+
+def _fix(path: Path, target: Path, costs: Path | None) -> None:
+    if path.suffix != ".tflite" or target.suffix != ".tflite":
+        raise typer.BadParameter("only .tflite files can be fixed, into one.", param_hint="--fix")
+    from tfprune.export.sparse_runtime import fix_file
+    from tfprune.export.sparse_runtime.compiler import CostModel
+
+    options = {} if costs is None else {"costs": CostModel.read(costs)}
+    with progress_console.status(f"Compiling {path.name}"), native_chatter_dropped():
+        fixed = fix_file(path, target, **options)
+    progress_console.print(f"{target}: {fixed.note} (differs by {fixed.max_difference:.0e})")
 
 
 @app.command()
