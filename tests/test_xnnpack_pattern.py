@@ -175,25 +175,27 @@ def with_pooling(x):
     return layers.GlobalAveragePooling2D()(layers.Conv2D(16, 1)(layers.MaxPooling2D()(x)))
 
 
-def flattened(x):
-    return mobile(layers.Flatten(), padded=False)(x)
-
-
 @pytest.mark.parametrize(
     ("function", "words"),
     [
         (no_stem, r"CONV_2D 3x3, stride 1, 3 input channels.*\(to help: rewrite it"),
         (with_pooling, r"MAX_POOL_2D.*\(to help: keep it before the 3x3 stride-2 stem"),
-        (flattened, "An export would say: Written dense"),
         (lambda x: layers.Dense(3)(layers.Flatten()(x)), "nothing to prune"),
     ],
-    ids=["no stem", "pooling", "nested, flattened", "dense"],
+    ids=["no stem", "pooling", "dense"],
 )
 def test_a_model_without_a_cluster_is_refused_with_what_is_in_the_way(function, words):
     inputs = keras.Input((32, 32, 3))
     model = keras.Model(inputs, function(inputs))
     with pytest.raises(UnsupportedModelError, match=words):
         tfprune.plan(model, 0.9, pattern="xnnpack")
+
+
+def test_a_map_that_is_flattened_leaves_the_cluster_first():
+    inputs = keras.Input((32, 32, 3))
+    model = keras.Model(inputs, mobile(layers.Flatten(), padded=False)(inputs))
+    plan = tfprune.plan(model, 0.9, pattern="xnnpack")
+    assert any(not row.reason for row in plan.rows)
 
 
 def test_naming_what_runs_dense_does_not_help(model):

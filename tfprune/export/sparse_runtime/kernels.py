@@ -203,6 +203,11 @@ def _obstacle(graph: Graph, report: SparseRuntimeReport, readers: Sequence[int])
         operator = by_index[index]
         if operator.name == "FULLY_CONNECTED":
             return "behind the pooling over space"
+        op = graph.operators[index]
+        if not operator.in_cluster and graph.tensors[op.inputs[0]].shape[1:3] == (1, 1):
+            return "behind the pooling over space"
+        if not operator.in_cluster and _has_1x1_filter(graph, op):
+            return "predicted to be faster outside of sparse mode"
         if not operator.in_cluster:
             return operator.reason
         for cluster in report.clusters:
