@@ -21,6 +21,7 @@ from typing import Any
 
 from benchmarks import common
 from benchmarks.runtimes import CALLS_PER_TURN, TURNS, images, measure, randomize, stock
+from benchmarks.runtimes_report import PACKAGES
 
 SIZE = 224
 SPARSITIES = {"ResNet50": (0.7, 0.8, 0.9, 0.95)}
@@ -147,7 +148,7 @@ def markdown(rows: list[dict[str, Any]]) -> str:
             for row in rows
         ],
     )  # fmt: skip
-    about = common.environment()
+    about = common.environment(PACKAGES)
     return (
         f"# Pruned networks in the browser, {SIZE}x{SIZE}\n\n"
         f"`{common.command()}`: LiteRT.js in headless Chromium, one thread, medians of calls in "
