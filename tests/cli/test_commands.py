@@ -56,7 +56,7 @@ def test_the_pattern_xnnpack_prunes_what_phones_run_sparse(run, tmp_path):
     path, layers = tmp_path / "mobile.keras", keras.layers
     model = keras.Sequential([keras.Input((16, 16, 3)), layers.ZeroPadding2D(1)])
     model.add(layers.Conv2D(8, 3, strides=2, name="stem"))
-    model.add(layers.Conv2D(16, 1, name="body"))
+    model.add(layers.Conv2D(256, 1, name="body"))
     model.add(layers.GlobalAveragePooling2D())
     model.add(layers.Dense(2, name="head"))
     model.save(path)
