@@ -13,7 +13,7 @@ test: $(SETUP)
 	$(BIN)/python -m pytest -q -n 2 --dist loadfile
 
 test-slow: $(SETUP)
-	$(BIN)/python -m pytest -q -m slow
+	$(BIN)/python -m pytest -q -m slow -n 2 --dist loadfile
 
 lint: $(SETUP)
 	$(BIN)/ruff check .

@@ -14,8 +14,9 @@ import keras
 import numpy as np
 import pytest
 
-# Where runtimes are that start slowly (arm64, wasm): the default tests do without them.
-RUNTIMES_CACHE = os.environ.get("TFPRUNE_CACHE", "")
+# Where runtimes are that start slowly (arm64, wasm): the default tests do without them. Workers of
+# pytest-xdist inherit the environment of the process that started them, so it is noted in there.
+RUNTIMES_CACHE = os.environ.setdefault("TFPRUNE_TESTS_CACHE", os.environ.get("TFPRUNE_CACHE", ""))
 os.environ["TFPRUNE_CACHE"] = "/nonexistent"
 
 # CI repeats the same examples, so that a red run is the commit's own.
