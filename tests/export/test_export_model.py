@@ -363,4 +363,4 @@ for _ in range(3):
     files = {artifact.file for artifact in report.artifacts} | {"report.json"}
     assert set(os.listdir(target)) == files
     assert sorted(os.listdir(tmp_path)) == ["build", "tmp"]
-    assert os.listdir(temporary) == []
+    assert set(os.listdir(temporary)) <= {".ses"}  # ONNX Runtime's own, made on import.
