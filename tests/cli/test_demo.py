@@ -45,7 +45,9 @@ def test_the_pruned_model_is_sparse_and_as_accurate_as_the_dense_one(digits):
     assert before["accuracy"] > 0.97
     assert after["accuracy"] > before["accuracy"] - 0.011
     for artifact in after["export"]["artifacts"]:
-        assert artifact["sparsity"] == pytest.approx(0.9, abs=0.001)
+        # Rewritten for sparse mode, a file has filters that are mostly zeros besides.
+        added = 0.02 if artifact["name"].startswith("tflite") else 0.001
+        assert 0.899 < artifact["sparsity"] < 0.9 + added
         assert artifact["agreement"] == 1
     assert before["profile"]["parameters"] == after["profile"]["parameters"]
     assert after["profile"]["effective_macs"] < 0.15 * before["profile"]["effective_macs"]

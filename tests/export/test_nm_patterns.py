@@ -7,6 +7,7 @@ import pytest
 import tfprune
 from tfprune.errors import VerificationError
 from tfprune.export.nm_patterns import (
+    Kernel,
     check_patterns,
     has_pattern,
     judged,
@@ -96,3 +97,12 @@ def test_a_file_of_other_weights_has_lost_the_pattern(name, tmp_path):
 def test_a_kernel_that_is_stored_in_parts_is_not_judged(tmp_path):
     whole, part = np.zeros((1, 8, 4)), np.ones((1, 8, 2))
     check_patterns(tmp_path, judged([part, part]), judged([whole]))
+
+
+def test_a_pattern_that_few_kernels_have_by_chance_is_not_held_to(tmp_path):
+    two_of_four, dense = Kernel(16, frozenset({(2, 4)})), Kernel(64, frozenset())
+    lost = [Kernel(16, frozenset()), dense]
+    path = tmp_path / "saved_model"
+    check_patterns(path, lost, [two_of_four, dense])
+    with pytest.raises(VerificationError, match="in 2 of 5 kernels"):
+        check_patterns(path, lost * 2, [two_of_four] * 5 + [dense])
