@@ -48,8 +48,8 @@ class Side:
 
     @property
     def kernel_zeros(self) -> float:
-        """Fraction of zeros in the kernels of the TFLite file, which is what ships."""
-        return self.report["tflite"].sparsity
+        """Fraction of zeros in the kernels, as the SavedModel stores them."""
+        return self.report["savedmodel"].sparsity
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values that `json` can write."""

@@ -62,8 +62,9 @@ def demo_notes(result: DemoResult) -> str:
             f"class that the Keras model predicts on {percent(agreement)} of them.",
             f"What pruning gained: the TFLite file is {old.gzip_bytes / new.gzip_bytes:.1f} times "
             "smaller once it is compressed, as downloads and app stores do.",
-            "What it did not gain: both formats store and compute a zero like any other number, so "
-            "the raw bytes stay the same, and differences in latency are noise.",
+            "What it did not gain: an x86 processor computes with a zero like with any other "
+            "number, so no file is faster on one, and a SavedModel stores it in as many bytes.",
+            f"The TFLite file for phones and browsers: {new.note or 'as converted.'}",
             f"Files: {result.directory}/dense.keras and dense/, pruned.keras and pruned/. "
             f"Try: tfprune inspect {result.directory}/pruned.keras",
         ]

@@ -99,9 +99,9 @@ def test_small_models(build, tmp_path):
 def test_keras_applications(name, size, tmp_path):
     model = pruned(application(name, size, classifier_activation=None))
     check(model, tmp_path / "float32", mode="on")
-    # With float16 weights InceptionV3 is handed to XNNPACK in more pieces, and stays dense.
+    # With float16 weights XNNPACK gets these two in more pieces, so they stay dense.
     (found,) = check(model, tmp_path / "float16", ["tflite_float16"])
-    assert found.runs_sparse or name == "InceptionV3"
+    assert found.runs_sparse or name in ("InceptionV3", "NASNetMobile")
 
 
 @pytest.mark.slow
