@@ -221,7 +221,7 @@ and their Adam moments. {same}
 - Command: `{common.command()}`
 - Budget: median of {REPEATS} repeats (top_k: 1) after a first call, whose memory is shown; seed 0;
   {seconds:.0f} s in all.
-- Where: {" - ".join(common.environment().values())}
+- Where: {" - ".join(common.environment(("tensorflow", "numpy")).values())}
 """
 
 
