@@ -6,7 +6,7 @@ import pytest
 
 import tfprune
 from tests.structured.channel_zoo import transformer
-from tests.structured.cuts import randomize
+from tests.structured.cuts import residual_data, residual_net
 from tfprune.callbacks import ShrinkSchedule
 from tfprune.errors import InvalidArgumentError, NotPrunedError
 from tfprune.structured import history_of, verify
@@ -16,20 +16,12 @@ layers = keras.layers
 
 @pytest.fixture
 def net():
-    inputs = keras.Input((6, 6, 2))
-    x = layers.Conv2D(16, 3, padding="same", name="stem")(inputs)
-    x = layers.ReLU()(layers.BatchNormalization()(x))
-    y = layers.Conv2D(16, 3, padding="same", kernel_constraint="max_norm", name="branch")(x)
-    x = layers.GlobalAveragePooling2D()(x + y)
-    model = keras.Model(inputs, layers.Dense(3, name="head")(layers.Dense(8, "relu")(x)))
-    randomize(model)
-    return model
+    return residual_net()
 
 
 @pytest.fixture
 def data():
-    rng = np.random.default_rng(0)
-    return rng.normal(size=(64, 6, 6, 2)).astype("float32"), rng.normal(size=(64, 3))
+    return residual_data()
 
 
 def test_channels_are_masked_step_by_step_and_cut_to_the_same_model(net, data):

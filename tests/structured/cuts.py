@@ -63,3 +63,22 @@ def assert_cuts_exactly(model, share=0.4, seed=0, layer_norm="freeze", tolerance
     )
     assert small.count_params() < model.count_params() or not graph.groups
     return small, history, graph
+
+
+def residual_net():
+    """Two coupled convolutions, a constraint, and a head, all with random weights."""
+    layers = keras.layers
+    inputs = keras.Input((6, 6, 2))
+    x = layers.Conv2D(16, 3, padding="same", name="stem")(inputs)
+    x = layers.ReLU()(layers.BatchNormalization()(x))
+    y = layers.Conv2D(16, 3, padding="same", kernel_constraint="max_norm", name="branch")(x)
+    x = layers.GlobalAveragePooling2D()(x + y)
+    model = keras.Model(inputs, layers.Dense(3, name="head")(layers.Dense(8, "relu")(x)))
+    randomize(model)
+    return model
+
+
+def residual_data():
+    """Inputs and targets for it."""
+    rng = np.random.default_rng(0)
+    return rng.normal(size=(64, 6, 6, 2)).astype("float32"), rng.normal(size=(64, 3))

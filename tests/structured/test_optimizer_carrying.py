@@ -3,29 +3,19 @@ import numpy as np
 import pytest
 
 import tfprune
-from tests.structured.cuts import randomize
+from tests.structured.cuts import residual_data, residual_net
 from tfprune.errors import InvalidArgumentError
 from tfprune.structured import carry_optimizer, history_of
-
-layers = keras.layers
 
 
 @pytest.fixture
 def net():
-    inputs = keras.Input((6, 6, 2))
-    x = layers.Conv2D(16, 3, padding="same", name="stem")(inputs)
-    x = layers.ReLU()(layers.BatchNormalization()(x))
-    y = layers.Conv2D(16, 3, padding="same", kernel_constraint="max_norm", name="branch")(x)
-    x = layers.GlobalAveragePooling2D()(x + y)
-    model = keras.Model(inputs, layers.Dense(3, name="head")(layers.Dense(8, "relu")(x)))
-    randomize(model)
-    return model
+    return residual_net()
 
 
 @pytest.fixture
 def data():
-    rng = np.random.default_rng(0)
-    return rng.normal(size=(64, 6, 6, 2)).astype("float32"), rng.normal(size=(64, 3))
+    return residual_data()
 
 
 @pytest.mark.parametrize("name", ["adam", "sgd", "adafactor"])

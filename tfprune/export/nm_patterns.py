@@ -187,7 +187,7 @@ def check_patterns(path: Path, stored: Sequence[Kernel], model: Sequence[Kernel]
 def _is_sparse_encoded(path: Path) -> bool:
     if path.suffix != ".tflite":
         return False
-    return any(tensor.sparse for tensor in read_graph(path).tensors)
+    return read_graph(path).is_sparse_encoded
 
 
 def model_kernels(model: Any) -> list[Candidate]:

@@ -147,7 +147,7 @@ def further_runtimes(
     """
     if fmt.runner is not LiteRtRunner:
         return [], {}
-    if asked is None and not any(tensor.sparse for tensor in read_graph(path).tensors):
+    if asked is None and not read_graph(path).is_sparse_encoded:
         return [], {}
     present, missing = split_runtimes() if asked is None else (asked, {})
     return [runner for runner in present if runner is not LiteRtRunner], missing

@@ -175,7 +175,7 @@ def check_graph(graph: Graph, file: str) -> SparseRuntimeReport:
 
 def _traps(graph: Graph, verdicts: list[Verdict], clusters: list[Cluster]) -> list[str]:
     """Return what is known to break sparse-encoded files."""
-    if not any(tensor.sparse for tensor in graph.tensors):
+    if not graph.is_sparse_encoded:
         return []
     found = []
     for cluster in (*clusters, *find_active(graph, verdicts)):

@@ -134,7 +134,7 @@ def _cluster(
         pointwise=tuple(op.index for op in pointwise),
         zeros=sum(zeros for zeros, _ in counts),
         weights=sum(size for _, size in counts),
-        encoded=any(tensor.sparse for tensor in graph.tensors),
+        encoded=graph.is_sparse_encoded,
         leaks=tuple(words for words, _ in leaks),
         strangers=tuple(words for words, _ in strangers),
         neighbors=tuple(sorted(neighbors)),

@@ -71,7 +71,7 @@ def choose_encoding(path: Path, samples: Samples, batch_size: int, *, always: bo
     encoded = path.with_name(f".sparse-{path.name}")
     try:
         encoded.write_bytes(encode_sparse(path.read_bytes()))
-        if not any(tensor.sparse for tensor in read_graph(encoded).tensors):
+        if not read_graph(encoded).is_sparse_encoded:
             return "Dense encoding: too few weights are zero for a sparse one."
         sizes = {"dense": _sizes(path), "sparse": _sizes(encoded)}
         in_words = "{0[1]:,} bytes after gzip, {0[0]:,} raw".format

@@ -72,6 +72,11 @@ class Graph:
     inputs: tuple[int, ...]
     outputs: tuple[int, ...]
 
+    @property
+    def is_sparse_encoded(self) -> bool:
+        """Whether any weights are in the sparse encoding."""
+        return any(tensor.sparse for tensor in self.tensors)
+
     @cached_property
     def producers(self) -> dict[int, Operator]:
         """The operator that computes each tensor."""
